@@ -1,0 +1,1 @@
+"""What is learned and how: model configuration, tokenizer, network, training and artifacts on disk."""
