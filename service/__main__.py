@@ -1,0 +1,103 @@
+"""``python -m service``: settings -> verified models -> uvicorn; owns the signals."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+
+from models.artifact import ArtifactError
+from service import logs
+from service.app import create_app
+from service.engine import BackendError, choose
+from service.repository import open_repository
+from service.settings import Settings, SettingsError
+
+log = logging.getLogger("service")
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: they close the listener at once and raise the signal again at the end."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT. Exit status: 0 after a clean shutdown, 2 when it cannot start."""
+    try:
+        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        return _serve(settings)
+    except (SettingsError, ArtifactError, BackendError, OSError) as error:
+        print(f"lstm-serve: {error}", file=sys.stderr)
+        return 2
+
+
+def _serve(settings: Settings) -> int:
+    logs.configure(settings.log_level)
+    backend = choose(settings.device, settings.threads)
+    repository = open_repository(settings.store, settings.model, backend)
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info(
+        "serving",
+        extra={
+            "address": f"http://{host}:{port}",
+            "models": {model.name: model.version for model in repository},
+            "engine": backend.name,
+            "device": backend.device,
+            "threads": backend.threads,
+        },
+    )
+    app = create_app(settings, repository, backend)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+    server = Server(config)
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+
+        def leave() -> None:
+            server.should_exit = True
+
+        def drain(seconds: float) -> None:
+            """Not ready at once; a second signal does not wait for the delay."""
+            loop.call_later(0 if app.state.draining else seconds, leave)
+            app.state.draining = True
+            log.info("draining", extra={"seconds": seconds})
+
+        loop.add_signal_handler(signal.SIGTERM, drain, settings.drain_seconds)
+        loop.add_signal_handler(signal.SIGINT, drain, 0)
+        await server.serve(sockets=[listener])
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve())
+    log.info("stopped")
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError, naming host and port."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

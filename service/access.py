@@ -1,0 +1,72 @@
+"""The outermost layer: request ids, the log line and the metrics of every request, the reply to what nobody caught."""
+
+import logging
+import re
+import time
+import uuid
+from contextvars import ContextVar
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import problem
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request that the current task answers."""
+
+CLIENT_LEFT = 499
+"""Status in logs and metrics where the client left before its reply (nginx's number; never sent)."""
+
+
+class Access:
+    """ASGI middleware around everything that answers a request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        sent = Headers(scope=scope).get("x-request-id", "")
+        identity = sent if re.fullmatch(r"[\w.:/+=-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex
+        token = request_id.set(identity)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = identity
+            await send(message)
+
+        try:
+            with self._metrics.in_flight.track_inprogress():
+                await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except Exception:
+            log.exception("unexpected error")
+            if status:
+                raise
+            failed = problem(500, "unexpected error; the log has it under the request id", identity)
+            await failed(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.replied(scope["method"], route, status, seconds)
+            log.info(
+                "request",
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(1000 * seconds, 3),
+                },
+            )
+            request_id.reset(token)

@@ -1,0 +1,91 @@
+"""The application: wiring, lifespan and the one error handler."""
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.access import Access, request_id
+from service.batcher import Batcher
+from service.engine import Backend
+from service.errors import ServiceError, problem
+from service.metrics import Metrics
+from service.repository import Repository
+from service.routes import docs, health, predict
+from service.schemas import Problem
+from service.settings import Settings
+
+
+def create_app(settings: Settings, repository: Repository, backend: Backend) -> FastAPI:
+    """The service over the models of `repository`, computed by `backend`.
+
+    ``app.state.draining`` set to True makes it not ready; it goes on answering.
+    """
+    metrics = Metrics()
+    batcher = Batcher(
+        backend,
+        metrics,
+        lanes=settings.lanes,
+        budget=settings.step_tokens,
+        queue_tokens=settings.queue_tokens,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        await batcher.close()
+
+    app = FastAPI(
+        title="lstm-serve",
+        description="Recurrent sequence classifiers over HTTP.",
+        version=importlib.metadata.version("lstm-serve"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.draining = False
+
+    def ready() -> bool:
+        return batcher.healthy and not app.state.draining
+
+    metrics.watch_ready(ready)
+    app.include_router(predict.router(repository, batcher, settings))
+    app.include_router(health.router(metrics, ready))
+    docs.mount(app)
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Access, metrics=metrics)
+    paths = _document(app)["paths"]
+    metrics.declare(
+        [(method.upper(), path) for path, methods in paths.items() for method in methods],
+        [(model.name, model.version) for model in repository],
+    )
+    return app
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return problem(
+        error.status, error.detail, request_id.get(), errors=error.errors, count=error.count, headers=error.headers
+    )
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """What the framework refuses: no such route, method not allowed."""
+    assert isinstance(error, HTTPException)
+    detail = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+    return problem(error.status_code, detail, request_id.get(), headers=error.headers)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the error shape that no route returns by itself."""
+    document: dict[str, Any] = app.openapi()
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"] |= {**schema.pop("$defs"), "Problem": schema}
+    return document

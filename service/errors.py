@@ -1,0 +1,116 @@
+"""Every way a request can fail, and the one shape in which it is told (RFC 9457).
+
+ServiceError
+├── NotJSON               400
+├── UnknownModel          404
+├── BodyTooLarge          413
+├── UnsupportedMediaType  415
+├── InvalidContent        422
+├── Overloaded            429, Retry-After
+├── EngineFailed          500
+├── NotReady              503
+└── DeadlineExceeded      504
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import ClassVar, NamedTuple
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+MAX_LISTED = 20
+"""Field errors listed in one reply; their count is always given."""
+
+
+class FieldError(NamedTuple):
+    """One thing wrong in a body; `pointer` is a JSON pointer as in RFC 9457, section 3."""
+
+    pointer: str
+    detail: str
+
+
+class ServiceError(Exception):
+    """A request's one ending when it is not an answer; `detail` names the field, the limit and the remedy."""
+
+    status: ClassVar[HTTPStatus]
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        count: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail, self.errors, self.count, self.headers = detail, errors, count, headers or {}
+
+
+class NotJSON(ServiceError):
+    status = HTTPStatus.BAD_REQUEST
+
+
+class UnknownModel(ServiceError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class BodyTooLarge(ServiceError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self, limit: int) -> None:
+        # What is left of the body is not read, so the connection cannot be used again.
+        super().__init__(
+            f"the body is over the limit of {limit} bytes (LSTMSERVE_MAX_BODY_BYTES); send several smaller requests",
+            headers={"Connection": "close"},
+        )
+
+
+class UnsupportedMediaType(ServiceError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class InvalidContent(ServiceError):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Overloaded(ServiceError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class EngineFailed(ServiceError):
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class NotReady(ServiceError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class DeadlineExceeded(ServiceError):
+    status = HTTPStatus.GATEWAY_TIMEOUT
+
+
+def problem(
+    status: int,
+    detail: str,
+    request_id: str,
+    *,
+    errors: Sequence[FieldError] = (),
+    count: int = 0,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An ``application/problem+json`` reply."""
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if errors:
+        body["errors"] = [error._asdict() for error in errors]
+        body["error_count"] = count
+    return Response(to_json(body), status, headers, "application/problem+json")

@@ -1,0 +1,102 @@
+"""Token batches in, logits out: ``POST /predict`` and ``POST /models/{name}/predict``."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.batcher import Batcher
+from service.body import read_json, while_connected
+from service.errors import FieldError, InvalidContent
+from service.repository import Model, Repository
+from service.schemas import PredictReply, Vocabulary, parse, predict_request
+from service.settings import Settings
+
+PROBLEMS: dict[int, str] = {
+    400: "the body is not JSON",
+    404: "unknown model",
+    413: "the body is over the limit",
+    415: "the body is not application/json in UTF-8",
+    422: "the content is invalid",
+    429: "too much is waiting; come back after Retry-After seconds",
+    500: "the engine could not compute the request",
+    504: "no answer within the deadline",
+}
+
+
+def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIRouter:
+    schema = predict_request(settings.max_sequences, settings.max_tokens)
+    routes = APIRouter(tags=["predict"])
+    documented: dict[str, Any] = {
+        "response_model": PredictReply,
+        "responses": {
+            status: {
+                "description": text,
+                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            }
+            for status, text in PROBLEMS.items()
+        },
+        "openapi_extra": {
+            "parameters": [
+                {
+                    "name": "X-Request-Timeout-Ms",
+                    "in": "header",
+                    "description": f"answer within so many ms, or 504; at most and by default {settings.timeout_ms}",
+                    "schema": {"type": "integer", "minimum": 1, "maximum": settings.timeout_ms},
+                },
+                {
+                    "name": "X-Request-Priority",
+                    "in": "header",
+                    "description": "high goes ahead of what arrived up to a second earlier",
+                    "schema": {"type": "string", "enum": ["high", "normal"], "default": "normal"},
+                },
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema.model_json_schema()}},
+            },
+        },
+    }
+
+    @routes.post("/predict", summary="Logits of a token batch, by the default model", **documented)
+    async def predict(request: Request) -> Response:
+        return await answer(request, repository.get())
+
+    @routes.post("/models/{name}/predict", summary="Logits of a token batch, by a named model", **documented)
+    async def predict_by(name: str, request: Request) -> Response:
+        return await answer(request, repository.get(name))
+
+    async def answer(request: Request, model: Model) -> Response:
+        seconds = _timeout(request, settings.timeout_ms)
+        urgent = _urgent(request)
+        body = await read_json(request, settings.max_body_bytes)
+        config = model.config
+        batch = parse(schema, body, Vocabulary(config.vocab_size, config.pad_id, config.max_length))
+        work = batcher.run(model.weights, batch.sequences(config.pad_id), seconds=seconds, urgent=urgent)
+        logits, queue, compute = await while_connected(request, work)
+        reply = {"model": model.name, "version": model.version, "labels": config.labels, "logits": logits}
+        timing = f"queue;dur={1000 * queue:.3f}, compute;dur={1000 * compute:.3f}"
+        return Response(to_json(reply), media_type="application/json", headers={"Server-Timing": timing})
+
+    return routes
+
+
+def _timeout(request: Request, limit: int) -> float:
+    """Seconds that the client gives, or the setting does."""
+    text = request.headers.get("x-request-timeout-ms", str(limit))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= limit):
+        raise _bad_header("X-Request-Timeout-Ms", f"must be an integer from 1 to {limit}")
+    return int(text) / 1000
+
+
+def _urgent(request: Request) -> bool:
+    text = request.headers.get("x-request-priority", "normal")
+    if text not in ("high", "normal"):
+        raise _bad_header("X-Request-Priority", "must be high or normal")
+    return text == "high"
+
+
+def _bad_header(name: str, rule: str) -> InvalidContent:
+    return InvalidContent(f"header {name} {rule}", errors=[FieldError(name, rule)], count=1)

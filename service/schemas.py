@@ -1,0 +1,196 @@
+"""What goes over the wire; every fixed limit is a field constraint, every rule a validator of its field.
+
+A body is validated once, straight from its bytes: what JSON Schema cannot say (equal rows, the pad id, the model's
+vocabulary) is checked by the same pass, with the model's `Vocabulary` as its context.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, model_validator
+from pydantic.types import FailFast
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from service.errors import MAX_LISTED, FieldError, InvalidContent, NotJSON
+
+REMEDIES = {
+    "too_long": "send it in several requests, or shorten it",
+    "too_short": "send at least one",
+    "int_type": "a JSON integer; not a float, string, boolean or null",
+    "extra_forbidden": "the fields are token_ids and lengths",
+    "missing": "it is required",
+}
+"""What to do, by pydantic's error type; the other messages say it themselves."""
+
+
+class Vocabulary(NamedTuple):
+    """What a model accepts."""
+
+    size: int
+    pad_id: int
+    max_length: int
+
+
+class PredictRequest(BaseModel):
+    """A rectangular batch of token ids, right-padded with the model's pad id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    token_ids: list[list[int]]
+    lengths: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Self:
+        assert isinstance(info.context, Vocabulary)
+        if problems := list(self._problems(info.context)):
+            raise ValidationError.from_exception_data("PredictRequest", problems)
+        return self
+
+    def sequences(self, pad_id: int) -> list[list[int]]:
+        """The rows without their padding."""
+        lengths = self.lengths or [_unpadded(row, pad_id) for row in self.token_ids]
+        return [row[:length] for row, length in zip(self.token_ids, lengths, strict=True)]
+
+    def _problems(self, vocabulary: Vocabulary) -> Iterator[InitErrorDetails]:
+        width = len(self.token_ids[0])
+        for number, row in enumerate(self.token_ids):
+            if len(row) != width:
+                yield _wrong(
+                    ("token_ids", number),
+                    "ragged",
+                    f"has {len(row)} token ids, row 0 has {width}: pad all rows to one width with {vocabulary.pad_id}",
+                )
+            if max(row) >= vocabulary.size:
+                column = next(column for column, token in enumerate(row) if token >= vocabulary.size)
+                yield _wrong(
+                    ("token_ids", number, column),
+                    "vocabulary",
+                    f"token id {row[column]} is outside the model's vocabulary of {vocabulary.size}",
+                )
+        if self.lengths is None:
+            lengths = [_unpadded(row, vocabulary.pad_id) for row in self.token_ids]
+        elif len(self.lengths) == len(self.token_ids):
+            lengths = self.lengths
+        else:
+            yield _wrong(
+                ("lengths",), "lengths", f"has {len(self.lengths)} entries for {len(self.token_ids)} rows of token_ids"
+            )
+            return
+        for number, (row, length) in enumerate(zip(self.token_ids, lengths, strict=True)):
+            yield from self._row_problems(number, row, length, vocabulary)
+
+    def _row_problems(
+        self, number: int, row: list[int], length: int, vocabulary: Vocabulary
+    ) -> Iterator[InitErrorDetails]:
+        pad = vocabulary.pad_id
+        if length == 0:
+            yield _wrong(("token_ids", number), "empty", f"holds only the pad id {pad}: send at least one token")
+        elif length > len(row):
+            yield _wrong(("lengths", number), "length", f"{length} is over the row's width of {len(row)}")
+        elif length > vocabulary.max_length:
+            yield _wrong(
+                ("token_ids", number),
+                "over_model_length",
+                f"has {length} tokens, the model takes at most {vocabulary.max_length}: shorten it",
+            )
+        elif self.lengths is None and pad in row[:length]:
+            column = row.index(pad)
+            yield _wrong(
+                ("token_ids", number, column),
+                "pad_inside",
+                f"is the pad id {pad} inside a sequence: send lengths if that is meant",
+            )
+        elif any(token != pad for token in row[length:]):
+            column = next(column for column in range(length, len(row)) if row[column] != pad)
+            yield _wrong(
+                ("token_ids", number, column),
+                "beyond_length",
+                f"is {row[column]}, beyond the row's length of {length}: only the pad id {pad} may stand there",
+            )
+
+
+class PredictReply(BaseModel):
+    """Logits of every sequence, before temperature, and what made them."""
+
+    model: str = Field(examples=["imdb"])
+    version: int = Field(examples=[1])
+    labels: list[str] = Field(examples=[["negative", "positive"]])
+    logits: list[list[float]] = Field(description="one row a sequence, one logit a label (one alone: output binary)")
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ok"])
+
+
+class FieldProblem(BaseModel):
+    pointer: str = Field(description="JSON pointer to what is wrong", examples=["#/token_ids/0/3"])
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error, as in RFC 9457."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldProblem] | None = Field(None, max_length=MAX_LISTED)
+    error_count: int | None = Field(None, description="how many field errors there are; a row counts its first one")
+
+
+def predict_request(max_sequences: int, max_tokens: int) -> type[PredictRequest]:
+    """The request with its limits, which are settings, as constraints of its fields."""
+    token = Annotated[int, Field(ge=0)]
+    row = Annotated[list[token], Field(min_length=1, max_length=max_tokens), FailFast()]
+    length = Annotated[int, Field(ge=1, le=max_tokens)]
+    batch: Any = Annotated[list[row], Field(min_length=1, max_length=max_sequences)]
+    lengths: Any = Annotated[list[length], Field(min_length=1, max_length=max_sequences)] | None
+    return create_model(
+        "PredictRequest",
+        __base__=PredictRequest,
+        __doc__=PredictRequest.__doc__,
+        token_ids=(
+            batch,
+            Field(
+                description="one row a sequence, all rows of one width, right-padded with the model's pad id",
+                examples=[[[12, 7, 431, 9], [5, 88, 0, 0]]],
+            ),
+        ),
+        lengths=(
+            lengths,
+            Field(
+                None,
+                description="tokens of each row; may be left out where no sequence holds the pad id inside",
+                examples=[[4, 2]],
+            ),
+        ),
+    )
+
+
+def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> PredictRequest:
+    """The validated body. Raises NotJSON, or InvalidContent with the first field errors and their count."""
+    try:
+        return schema.model_validate_json(body, context=vocabulary)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+    if details[0]["type"] == "json_invalid":
+        raise NotJSON(f"the body is not JSON: {details[0]['ctx']['error']}")
+    listed = []
+    for detail in details[:MAX_LISTED]:
+        remedy = REMEDIES.get(detail["type"])
+        message = f"{detail['msg']} ({remedy})" if remedy else detail["msg"]
+        listed.append(FieldError("#" + "".join(f"/{part}" for part in detail["loc"]), message))
+    raise InvalidContent(f"{listed[0].pointer}: {listed[0].detail}", errors=listed, count=len(details))
+
+
+def _unpadded(row: list[int], pad_id: int) -> int:
+    """Tokens of a row without its trailing pads."""
+    length = len(row)
+    while length and row[length - 1] == pad_id:
+        length -= 1
+    return length
+
+
+def _wrong(loc: tuple[str | int, ...], kind: str, message: str) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(kind, message), loc=loc, input=None)

@@ -1,0 +1,96 @@
+"""The one table of settings: the environment, the command line, the docs and the tests all read it."""
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "LSTMSERVE_"
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or out of bounds; the message is one line."""
+
+
+class Settings(BaseModel):
+    """Each field is an environment variable (``LSTMSERVE_PORT``) and a flag (``--port``); the flag wins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
+    store: Path = Field(Path("models/store"), description="folder of models: NAME/VERSION/")
+    model: str = Field("imdb", min_length=1, description="model that answers where a route names none")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is a GPU, else cpu")
+    threads: int = Field(0, ge=0, le=1024, description="engine threads; 0: one per usable core, one on a GPU")
+    lanes: int = Field(32, ge=1, le=4096, description="sequences that an engine thread holds at once")
+    step_tokens: int = Field(8192, ge=1, description="tokens after which an engine thread looks up from its work")
+    max_tokens: int = Field(4096, ge=1, description="most tokens of one sequence; a model's own limit may be lower")
+    max_sequences: int = Field(256, ge=1, description="most sequences of one request")
+    max_body_bytes: int = Field(4 << 20, ge=1, description="most bytes of one request body")
+    queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
+    timeout_ms: int = Field(30_000, ge=1, description="time to answer a request; a client may ask for less, not more")
+    drain_seconds: float = Field(1.0, ge=0, le=3600, description="time from SIGTERM (not ready) to the listener's end")
+    shutdown_seconds: int = Field(30, ge=0, le=3600, description="time then given to requests in flight")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.queue_tokens < self.max_tokens * self.max_sequences:
+            raise ValueError(
+                f"queue_tokens {self.queue_tokens} is below max_tokens x max_sequences = "
+                f"{self.max_tokens * self.max_sequences}: the largest allowed request could never be admitted"
+            )
+        return self
+
+    @classmethod
+    def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
+        """Settings from the environment, overridden by flags.
+
+        Raises SettingsError; exits as argparse does for ``--help`` and unknown flags (status 2).
+        """
+        values: dict[str, str] = {}
+        for name, value in environment.items():
+            if name.startswith(PREFIX):
+                values[_field(name)] = value
+        flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+        try:
+            return cls.model_validate(values | flags)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            if not first["loc"]:
+                raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
+            name = str(first["loc"][0])
+            where = flag(name) if name in flags else variable(name)
+            raise SettingsError(f"{where}={first['input']}: {first['msg']}") from error
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _field(name: str) -> str:
+    field = name.removeprefix(PREFIX).lower()
+    if field in Settings.model_fields and name == variable(field):
+        return field
+    near = difflib.get_close_matches(name.upper(), map(variable, Settings.model_fields), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise SettingsError(f"{name}: unknown setting{hint} (python -m service --help lists them)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serves recurrent sequence classifiers over HTTP.",
+        epilog=f"Each flag is also an environment variable: --port is {PREFIX}PORT. Flags win.",
+    )
+    for name, info in Settings.model_fields.items():
+        parser.add_argument(flag(name), metavar="VALUE", help=f"{info.description} (default: {info.default})")
+    return parser
