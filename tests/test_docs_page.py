@@ -1,0 +1,43 @@
+"""The OpenAPI page in a real browser: it renders, loads nothing from another host, and its request gets logits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.server import Server
+from tests.tiny import write_tiny
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENSHOT = Path("test-output/docs-page.png")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+def test_try_it_out_on_predict_returns_logits(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "imdb" / "1", vocab_size=500)
+    with Server(tmp_path) as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        page = browser.new_page(viewport={"width": 1200, "height": 1600})
+        requested: list[str] = []
+        problems: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{server.url}/docs")
+        page.locator("#operations-predict-predict_predict_post .opblock-summary-control").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        reply = page.locator(".live-responses-table .response-col_description pre").first
+        reply.wait_for()
+        SCREENSHOT.parent.mkdir(exist_ok=True)
+        page.screenshot(path=SCREENSHOT, full_page=True)
+        assert page.locator(".live-responses-table .response-col_status").last.inner_text().strip() == "200"
+        assert '"logits"' in reply.inner_text()
+        assert '"negative"' in reply.inner_text()
+        assert "5." in page.evaluate("JSON.stringify(window.versions?.swaggerUI ?? '')")
+        assert [url for url in requested if not url.startswith((server.url, "data:"))] == []
+        assert problems == []
+        browser.close()

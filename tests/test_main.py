@@ -1,0 +1,180 @@
+"""The process: start, signals, exit status. Real processes and real signals."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.__main__ import main
+from tests.server import Server
+from tests.tiny import write_tiny
+
+LONG = {"token_ids": [[3] * 4096] * 64}
+"""Seconds of work for the large model."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    write_tiny(folder / "imdb" / "1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slow")
+    write_tiny(folder / "imdb" / "1", hidden_size=96, embedding_dim=64, max_length=4096)
+    return folder
+
+
+def unprivileged_pid_namespaces() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "--fork", "--pid", "true"], capture_output=True).returncode == 0
+
+
+PID_1 = pytest.param(
+    ("unshare", "--fork", "--pid", "--kill-child"),
+    id="as PID 1",
+    marks=pytest.mark.skipif(not unprivileged_pid_namespaces(), reason="needs root and unshare for a PID namespace"),
+)
+
+
+def send(server: Server, number: signal.Signals) -> None:
+    """To the service itself: where it is PID 1 of a namespace, unshare stands before it."""
+    process = server.process.pid
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    under_unshare = "unshare" in Path(f"/proc/{process}/cmdline").read_text()
+    os.kill(int(children[0]) if under_unshare else process, number)
+
+
+@pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
+def test_sigterm_finishes_what_is_in_flight_and_exits_0(slow_store: Path, prefix: Sequence[str]) -> None:
+    with Server(slow_store, "--drain-seconds", "0.5", "--timeout-ms", "120000", prefix=prefix) as server:
+        replies: list[httpx.Response] = []
+        sender = threading.Thread(
+            target=lambda: replies.append(httpx.post(f"{server.url}/predict", json=LONG, timeout=120))
+        )
+        sender.start()
+        with httpx.Client(base_url=server.url) as client:
+            while "lstmserve_requests_in_flight 2.0" not in client.get("/metrics").text:
+                pass
+            assert client.get("/readyz").status_code == 200
+            send(server, signal.SIGTERM)
+            deadline = time.monotonic() + 5
+            while (ready := client.get("/readyz")).status_code == 200 and time.monotonic() < deadline:
+                pass
+            assert ready.status_code == 503
+            assert ready.json()["title"] == "Service Unavailable"
+            assert not replies
+            # it goes on answering until the delay is over
+            assert client.post("/predict", json={"token_ids": [[3, 4]]}).status_code == 200
+        sender.join()
+        assert replies[0].status_code == 200
+        assert len(replies[0].json()["logits"]) == 64
+        assert server.wait() == 0
+    assert [record["message"] for record in server.log][-1] == "stopped"
+
+
+def test_sigint_exits_0_without_the_drain_delay(store: Path) -> None:
+    with Server(store, "--drain-seconds", "60") as server:
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        send(server, signal.SIGINT)
+        assert server.wait(20) == 0
+
+
+def test_a_second_sigterm_does_not_wait_for_the_drain_delay(store: Path) -> None:
+    with Server(store, "--drain-seconds", "60") as server:
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        send(server, signal.SIGTERM)
+        while httpx.get(f"{server.url}/readyz").status_code == 200:
+            pass
+        send(server, signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Path) -> None:
+    with Server(slow_store, "--drain-seconds", "0", "--shutdown-seconds", "1", "--timeout-ms", "120000") as server:
+        endings: list[object] = []
+
+        def post() -> None:
+            try:
+                endings.append(httpx.post(f"{server.url}/predict", json={"token_ids": [[3] * 4096] * 256}, timeout=120))
+            except httpx.HTTPError as error:
+                endings.append(error)
+
+        sender = threading.Thread(target=post)
+        sender.start()
+        while "lstmserve_requests_in_flight 2.0" not in httpx.get(f"{server.url}/metrics").text:
+            pass
+        send(server, signal.SIGTERM)
+        assert server.wait(30) == 0
+        sender.join()
+        assert len(endings) == 1
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a start with these arguments ends with."""
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_missing_store_model_or_version_is_named(
+    tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing"
+    assert str(missing) in refused(capsys, "--store", str(missing))
+    assert str(store / "nope") in refused(capsys, "--store", str(store), "--model", "nope")
+    (tmp_path / "imdb" / "1").mkdir(parents=True)
+    assert f"{tmp_path / 'imdb'}: has no complete version" in refused(capsys, "--store", str(tmp_path))
+
+
+def test_a_broken_version_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny(tmp_path / "imdb" / "1")
+    weights = tmp_path / "imdb" / "1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert f"{weights}: differs from its digest" in refused(capsys, "--store", str(tmp_path))
+
+
+def test_a_taken_port_is_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = refused(capsys, "--store", str(store), "--port", str(port), "--threads", "1", "--log-level", "error")
+    assert f"cannot listen on 127.0.0.1 port {port}" in message
+
+
+def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LSTMSERVE_PROT", "1")
+    assert "LSTMSERVE_PROT: unknown setting; did you mean LSTMSERVE_PORT?" in refused(capsys)
+
+
+def test_the_command_exits_2_with_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "--store", str(tmp_path / "none")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"lstm-serve: {tmp_path / 'none'}: no such folder of models (LSTMSERVE_STORE)"]
+
+
+def test_every_log_line_is_json_and_requests_carry_their_id(store: Path) -> None:
+    with Server(store) as server:
+        httpx.get(f"{server.url}/livez", headers={"X-Request-ID": "from-the-client"})
+        send(server, signal.SIGINT)
+        server.wait()
+    assert len(server.log) == len(server.lines)
+    requests = [record for record in server.log if record["message"] == "request"]
+    assert [record["request_id"] for record in requests] == ["from-the-client"]
+    assert requests[0]["status"] == 200
