@@ -86,6 +86,9 @@ class Batcher:
                 await request.future
         except TimeoutError as error:
             raise DeadlineExceeded(f"no answer within the deadline of {round(1000 * seconds)} ms") from error
+        except EngineFailed:
+            log.exception("a sequence could not be computed")  # here, where the request's id is known
+            raise
         finally:
             self._forget(request)
         done = time.monotonic()
@@ -122,5 +125,6 @@ class Batcher:
 def _translate(error: Exception) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
-    log.error("a sequence could not be computed", exc_info=error)
-    return EngineFailed("the engine could not compute a sequence of this request; the log has the cause")
+    failed = EngineFailed("the engine could not compute a sequence of this request; the log has the cause")
+    failed.__cause__ = error
+    return failed

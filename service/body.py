@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from email.message import Message
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,12 +13,12 @@ T = TypeVar("T")
 
 async def read_json(request: Request, limit: int) -> bytes:
     """The body's bytes. Raises UnsupportedMediaType, or BodyTooLarge as soon as it is known to be over `limit`."""
-    media = Message()
-    media["content-type"] = request.headers.get("content-type", "")
-    if media.get_content_type() != "application/json" or media.get_content_charset("utf-8") != "utf-8":
-        sent = request.headers.get("content-type", "none")
+    sent = request.headers.get("content-type", "none")
+    media, *parameters = (part.strip().lower() for part in sent.split(";"))
+    charsets = {parameter for parameter in parameters if parameter.startswith("charset")}
+    if media != "application/json" or charsets - {"charset=utf-8", 'charset="utf-8"'}:
         raise UnsupportedMediaType(f"Content-Type must be application/json in UTF-8, not {sent!r}")
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+    if (encoding := request.headers.get("content-encoding", "identity")).lower() != "identity":
         raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not supported: send the body as it is")
     if int(request.headers.get("content-length", 0)) > limit:
         raise BodyTooLarge(limit)

@@ -24,7 +24,7 @@ MAX_LISTED = 20
 
 
 class FieldError(NamedTuple):
-    """One thing wrong in a body; `pointer` is a JSON pointer as in RFC 9457, section 3."""
+    """One thing wrong in a request; `pointer` is a JSON pointer as in RFC 9457, section 3, or a header's name."""
 
     pointer: str
     detail: str

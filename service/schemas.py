@@ -4,8 +4,10 @@ A body is validated once, straight from its bytes: what JSON Schema cannot say (
 vocabulary) is checked by the same pass, with the model's `Vocabulary` as its context.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, model_validator
 from pydantic.types import FailFast
@@ -21,6 +23,9 @@ REMEDIES = {
     "missing": "it is required",
 }
 """What to do, by pydantic's error type; the other messages say it themselves."""
+
+MAX_NAME = 64
+"""Characters of a field's name that an error repeats."""
 
 
 class Vocabulary(NamedTuple):
@@ -123,7 +128,7 @@ class Health(BaseModel):
 
 
 class FieldProblem(BaseModel):
-    pointer: str = Field(description="JSON pointer to what is wrong", examples=["#/token_ids/0/3"])
+    pointer: str = Field(description="JSON pointer to what is wrong, or the name of a header", examples=["#/token_ids/0/3"])
     detail: str
 
 
@@ -168,6 +173,28 @@ def predict_request(max_sequences: int, max_tokens: int) -> type[PredictRequest]
     )
 
 
+def problems(reasons: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of a route that may fail so: status -> why."""
+    return {
+        status: {
+            "description": reason,
+            "content": {
+                "application/problem+json": {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "example": {
+                        "type": "about:blank",
+                        "title": HTTPStatus(status).phrase,
+                        "status": status,
+                        "detail": reason,
+                        "request_id": "5f3a1c0e",
+                    },
+                }
+            },
+        }
+        for status, reason in sorted(reasons.items())
+    }
+
+
 def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> PredictRequest:
     """The validated body. Raises NotJSON, or InvalidContent with the first field errors and their count."""
     try:
@@ -180,8 +207,14 @@ def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> 
     for detail in details[:MAX_LISTED]:
         remedy = REMEDIES.get(detail["type"])
         message = f"{detail['msg']} ({remedy})" if remedy else detail["msg"]
-        listed.append(FieldError("#" + "".join(f"/{part}" for part in detail["loc"]), message))
+        listed.append(FieldError(_pointer(detail["loc"]), message))
     raise InvalidContent(f"{listed[0].pointer}: {listed[0].detail}", errors=listed, count=len(details))
+
+
+def _pointer(loc: tuple[int | str, ...]) -> str:
+    """A JSON pointer in the form of a URI fragment (RFC 6901, section 6); the name of an unknown field is cut short."""
+    names = (str(part)[:MAX_NAME].replace("~", "~0").replace("/", "~1") for part in loc)
+    return "#" + "".join(f"/{quote(name)}" for name in names)
 
 
 def _unpadded(row: list[int], pad_id: int) -> int:

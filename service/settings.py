@@ -41,8 +41,9 @@ class Settings(BaseModel):
     def _consistent(self) -> Self:
         if self.queue_tokens < self.max_tokens * self.max_sequences:
             raise ValueError(
-                f"queue_tokens {self.queue_tokens} is below max_tokens x max_sequences = "
-                f"{self.max_tokens * self.max_sequences}: the largest allowed request could never be admitted"
+                f"{variable('queue_tokens')}={self.queue_tokens} is below {variable('max_tokens')} x "
+                f"{variable('max_sequences')} = {self.max_tokens * self.max_sequences}: the largest allowed request "
+                "could never be admitted; raise it or lower them"
             )
         return self
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from service.errors import NotReady
 from service.metrics import Metrics
-from service.schemas import Health
+from service.schemas import Health, problems
 
 
 def router(metrics: Metrics, ready: Callable[[], bool]) -> APIRouter:
@@ -20,12 +20,7 @@ def router(metrics: Metrics, ready: Callable[[], bool]) -> APIRouter:
     @routes.get(
         "/readyz",
         summary="Whether requests should be sent here",
-        responses={
-            503: {
-                "description": "not ready: draining, or an engine thread has ended",
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            }
-        },
+        responses=problems({503: "draining, or an engine thread has ended"}),
     )
     async def readyz() -> Health:
         if not ready():

@@ -1,5 +1,6 @@
 """Token batches in, logits out: ``POST /predict`` and ``POST /models/{name}/predict``."""
 
+import re
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,12 +12,11 @@ from service.batcher import Batcher
 from service.body import read_json, while_connected
 from service.errors import FieldError, InvalidContent
 from service.repository import Model, Repository
-from service.schemas import PredictReply, Vocabulary, parse, predict_request
+from service.schemas import PredictReply, Vocabulary, parse, predict_request, problems
 from service.settings import Settings
 
-PROBLEMS: dict[int, str] = {
+PROBLEMS = {
     400: "the body is not JSON",
-    404: "unknown model",
     413: "the body is over the limit",
     415: "the body is not application/json in UTF-8",
     422: "the content is invalid",
@@ -31,13 +31,6 @@ def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIR
     routes = APIRouter(tags=["predict"])
     documented: dict[str, Any] = {
         "response_model": PredictReply,
-        "responses": {
-            status: {
-                "description": text,
-                "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            }
-            for status, text in PROBLEMS.items()
-        },
         "openapi_extra": {
             "parameters": [
                 {
@@ -60,11 +53,18 @@ def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIR
         },
     }
 
-    @routes.post("/predict", summary="Logits of a token batch, by the default model", **documented)
+    @routes.post(
+        "/predict", summary="Logits of a token batch, by the default model", responses=problems(PROBLEMS), **documented
+    )
     async def predict(request: Request) -> Response:
         return await answer(request, repository.get())
 
-    @routes.post("/models/{name}/predict", summary="Logits of a token batch, by a named model", **documented)
+    @routes.post(
+        "/models/{name}/predict",
+        summary="Logits of a token batch, by a named model",
+        responses=problems({**PROBLEMS, 404: "no model of that name"}),
+        **documented,
+    )
     async def predict_by(name: str, request: Request) -> Response:
         return await answer(request, repository.get(name))
 
@@ -86,7 +86,7 @@ def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIR
 def _timeout(request: Request, limit: int) -> float:
     """Seconds that the client gives, or the setting does."""
     text = request.headers.get("x-request-timeout-ms", str(limit))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= limit):
+    if not (re.fullmatch("[0-9]{1,18}", text) and 1 <= int(text) <= limit):
         raise _bad_header("X-Request-Timeout-Ms", f"must be an integer from 1 to {limit}")
     return int(text) / 1000
 

@@ -1,0 +1,135 @@
+"""``python -m benchmarks.service``: cold start, memory, latency and throughput of the service on one model.
+
+Beside the service's rates stands that of the same network called in process, one sequence at a time on one thread,
+measured in the same run: only the ratio can be compared between machines.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.client import Result, closed_loop
+from models.artifact import read_artifact
+from models.config import ModelConfig
+from models.network import SequenceClassifier
+
+PORT = 8093
+URL = f"http://127.0.0.1:{PORT}"
+TOLERANCE = 1e-4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__.partition("\n")[0])
+    parser.add_argument("--store", type=Path, default=Path("models/store"), help="folder of models")
+    parser.add_argument("--model", default="imdb", help="model in it")
+    parser.add_argument("--seconds", type=float, default=10, help="length of each loop")
+    options = parser.parse_args()
+    folder = max((options.store / options.model).glob("[0-9]*"), key=lambda path: int(path.name))
+    artifact = read_artifact(folder)
+    network = SequenceClassifier.from_weights(artifact.config, artifact.weights)
+    sequences = draw_sequences(artifact.config, 256)
+    reference = np.vstack([network.predict([sequence]) for sequence in sequences])
+
+    began = time.perf_counter()
+    flags = ["--port", str(PORT), "--log-level", "warning", "--store", options.store, "--model", options.model]
+    server = subprocess.Popen([sys.executable, "-m", "service", *flags])
+    try:
+        wait_for_right_answer(sequences[0], reference[0])
+        cold = time.perf_counter() - began
+        print(f"{'cold start, process start to first correct reply':52} {cold:8.2f} s")
+        print(f"{'resident memory after it':52} {resident(server.pid):8.0f} MB")
+        alone = in_process_rate(network, sequences)
+        print(f"{'in process, one by one, one thread':52} {alone:8.0f} sequences/s")
+        for connections, per_request in ((1, 1), (32, 1), (4, 32)):
+            used = cpu_seconds(server.pid)
+            result = load(sequences, reference, connections, per_request, options.seconds)
+            used = (cpu_seconds(server.pid) - used) / len(result.latencies)
+            rate = result.rate * per_request
+            print(
+                f"{connections:3} connections, {per_request:2} sequences a request: {result.rate:8.0f} requests/s, "
+                f"{rate:6.0f} sequences/s = {rate / alone:.2f} x in process, p50 {1e3 * result.quantile(0.5):.1f} ms, "
+                f"p99 {1e3 * result.quantile(0.99):.1f} ms, CPU {1e3 * used:.2f} ms a request"
+            )
+        print(f"{'resident memory after the load':52} {resident(server.pid):8.0f} MB")
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+def draw_sequences(config: ModelConfig, count: int) -> list[list[int]]:
+    """Token ids of lengths as in IMDB reviews: log-normal, 10 to 400 tokens, about 200 in the mean."""
+    draw = np.random.default_rng(0)
+    lengths = np.clip(draw.lognormal(5.2, 0.55, count), 10, min(400, config.max_length)).astype(int)
+    ids = np.delete(np.arange(config.vocab_size), config.pad_id)
+    return [draw.choice(ids, length).tolist() for length in lengths]
+
+
+def load(
+    sequences: list[list[int]], reference: np.ndarray, connections: int, per_request: int, seconds: float
+) -> Result:
+    batches = [slice(start, start + per_request) for start in range(0, len(sequences), per_request)]
+    bodies = [body(sequences[batch]) for batch in batches]
+
+    def check(index: int, logits: list[list[float]]) -> None:
+        error = np.abs(np.array(logits) - reference[batches[index]]).max()
+        if not error <= TOLERANCE:
+            raise RuntimeError(f"a reply is off by {error:.1e}: nothing is timed that is not right")
+
+    return asyncio.run(closed_loop(URL, bodies, connections=connections, seconds=seconds, check=check))
+
+
+def body(sequences: list[list[int]], pad_id: int = 0) -> bytes:
+    width = max(map(len, sequences))
+    rows = [sequence + [pad_id] * (width - len(sequence)) for sequence in sequences]
+    return json.dumps({"token_ids": rows, "lengths": [len(sequence) for sequence in sequences]}).encode()
+
+
+def wait_for_right_answer(sequence: list[int], expected: np.ndarray) -> None:
+    request = urllib.request.Request(
+        f"{URL}/predict", data=body([sequence]), headers={"Content-Type": "application/json"}
+    )
+    end = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request) as reply:
+                np.testing.assert_allclose(json.load(reply)["logits"][0], expected, atol=TOLERANCE)
+                return
+        except urllib.error.URLError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+
+
+def in_process_rate(network: SequenceClassifier, sequences: list[list[int]]) -> float:
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    for sequence in sequences:
+        network.predict([sequence])
+    return len(sequences) / (time.perf_counter() - began)
+
+
+def resident(pid: int) -> float:
+    """MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
