@@ -166,10 +166,10 @@ def _read(path: Path) -> bytes:
 
 def _read_sums(path: Path) -> dict[str, str]:
     sums: dict[str, str] = {}
-    lines = _read(path).decode(errors="replace")
-    if not lines.endswith("\n"):
+    *lines, rest = _read(path).decode(errors="replace").split("\n")
+    if rest or not lines:
         raise ArtifactError(path, "is cut short: the version is not complete")
-    for number, line in enumerate(lines.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         match = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
         if match is None or match[2] not in (*REQUIRED, TOKENIZER) or match[2] in sums:
             raise ArtifactError(path, f"line {number} is not a digest of one of the version's files")

@@ -45,8 +45,9 @@ class SequenceClassifier(nn.Module):
 
         `lengths` ``[batch]``, int64 on the CPU, each from 1 to width; tokens beyond a length are never read.
         """
-        if self.training and bool((lengths == lengths[0]).all()):
-            # torch's fused CPU kernel takes no packed input; not for serving: it caches a primitive for every shape
+        if self.training and not self.config.proj_size and bool((lengths == lengths[0]).all()):
+            # torch's fused CPU kernel takes no packed input and no projection; not for serving: it caches a primitive
+            # for every shape
             output, state = self.rnn(self.dropout(self.embedding(token_ids[:, : int(lengths[0])])))
             rows = output.flatten(0, 1)
         else:

@@ -49,6 +49,7 @@ class Scheduler:
         for sequence in sequences:
             rank = sequence.arrived - HEAD_START if sequence.urgent else sequence.arrived
             heapq.heappush(self._queue, (rank, next(self._order), sequence))
+            sequence.waiting = True
         self.sequences += len(sequences)
         self.tokens += tokens
 

@@ -128,7 +128,9 @@ class Health(BaseModel):
 
 
 class FieldProblem(BaseModel):
-    pointer: str = Field(description="JSON pointer to what is wrong, or the name of a header", examples=["#/token_ids/0/3"])
+    pointer: str = Field(
+        description="JSON pointer to what is wrong, or the name of a header", examples=["#/token_ids/0/3"]
+    )
     detail: str
 
 

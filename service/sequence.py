@@ -19,7 +19,7 @@ class Sequence:
     arrived: float
     urgent: bool = False
     started: float = 0.0
-    waiting: bool = True
+    waiting: bool = False
     """It stands in the scheduler's queue."""
     gone: bool = False
     """Its caller has left: it need not be computed."""

@@ -32,7 +32,9 @@ class Settings(BaseModel):
     max_sequences: int = Field(256, ge=1, description="most sequences of one request")
     max_body_bytes: int = Field(4 << 20, ge=1, description="most bytes of one request body")
     queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
-    timeout_ms: int = Field(30_000, ge=1, description="time to answer a request; a client may ask for less, not more")
+    timeout_ms: int = Field(
+        30_000, ge=1, le=86_400_000, description="time to answer a request; a client may ask for less, not more"
+    )
     drain_seconds: float = Field(1.0, ge=0, le=3600, description="time from SIGTERM (not ready) to the listener's end")
     shutdown_seconds: int = Field(30, ge=0, le=3600, description="time then given to requests in flight")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
