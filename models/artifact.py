@@ -98,19 +98,16 @@ def write_artifact(
 ) -> None:
     """Writes a version that appears under its name whole or not at all.
 
-    `extras` are uncovered files (model card, plots). Raises ArtifactError when `folder` is there already.
+    `extras` are uncovered files (model card, plots). Raises ArtifactError when `folder` is there already, or when what
+    was written cannot be read back (weights beyond float16).
     """
     if folder.exists():
         raise ArtifactError(folder, "exists already; versions never change: write the next number")
     config = {"format_version": FORMAT_VERSION, "model": artifact.config.model_dump(mode="json")}
     golden = _Golden(cases=artifact.golden).model_dump(mode="json")
-    covered = {
-        CONFIG: _json(config),
-        WEIGHTS: safetensors.numpy.save(
-            {name: np.ascontiguousarray(array, weights_dtype) for name, array in artifact.weights.items()}
-        ),
-        GOLDEN: _json(golden),
-    }
+    with np.errstate(over="ignore"):
+        stored = {name: np.ascontiguousarray(array, weights_dtype) for name, array in artifact.weights.items()}
+    covered = {CONFIG: _json(config), WEIGHTS: safetensors.numpy.save(stored), GOLDEN: _json(golden)}
     if artifact.tokenizer is not None:
         covered[TOKENIZER] = artifact.tokenizer.to_json().encode()
     sums = "".join(f"{hashlib.sha256(covered[name]).hexdigest()}  {name}\n" for name in sorted(covered))
@@ -119,6 +116,7 @@ def write_artifact(
     try:
         for name, content in {**(extras or {}), **covered, SUMS: sums.encode()}.items():
             write_durably(partial / name, content)
+        read_artifact(partial)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:

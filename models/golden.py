@@ -1,7 +1,6 @@
 """Golden cases: inputs with the logits that every engine must reproduce before a version may serve."""
 
 import numpy as np
-import torch
 
 from models.artifact import GoldenCase
 from models.network import SequenceClassifier
@@ -35,7 +34,7 @@ def golden_cases(network: SequenceClassifier, tokenizer: Tokenizer | None) -> li
     inputs: list[tuple[str | None, list[int]]]
     inputs = [(text, tokens) for text, tokens in zip(texts, spoken, strict=True) if tokens]
     inputs += [(None, tokens) for tokens in drawn]
-    reference = SequenceClassifier.from_weights(config, network.weights()).to(torch.float32)
+    reference = SequenceClassifier.from_weights(config, network.weights())
     return [
         GoldenCase(text=text, token_ids=tokens, logits=reference.predict([tokens])[0].tolist())
         for text, tokens in inputs

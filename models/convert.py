@@ -1,0 +1,252 @@
+"""Brings in a classifier made elsewhere: ``python -m models.convert WEIGHTS.pt --labels a,b --pooling last --out DIR``.
+
+WEIGHTS.pt is a state_dict of an embedding, an LSTM, GRU or RNN and a linear, saved by ``torch.save``. It is read as
+plain data (``weights_only=True``): nothing in it is executed.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from pydantic import ValidationError
+
+from models.artifact import Artifact, ArtifactError, GoldenCase, write_artifact
+from models.config import ModelConfig, Output, Pooling
+from models.extras import needs
+from models.options import Parser, names, number, run_main
+from models.state_dict import Identified, Options, StateDictError, identify
+from models.tokenizer import Tokenizer
+
+with needs("torch"):
+    import torch
+    from torch import Tensor
+
+    from models.golden import golden_cases
+    from models.network import SequenceClassifier
+
+PROG = "python -m models.convert"
+SAVE = "torch.save(model.state_dict(), 'weights.pt')"
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which a checkpoint keeps its state_dict."""
+PADS = ("<pad>", "[PAD]", "<PAD>", "[pad]")
+"""Usual spellings of the pad token."""
+
+
+class ConvertError(ValueError):
+    """A file that cannot be brought in; the message names it, the reason and the remedy."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+
+
+class Arguments(argparse.Namespace):
+    """The command, as `parse` reads it."""
+
+    weights: Path
+    labels: tuple[str, ...]
+    pooling: tuple[Pooling, ...]
+    out: Path
+    tokenizer: Path | None
+    output: Output
+    pad_id: int
+    nonlinearity: Literal["tanh", "relu"] | None
+    max_length: int
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    parser = Parser(PROG, "Brings in a state_dict of embedding + LSTM, GRU or RNN + linear as one model version.")
+    add = parser.add_argument
+    add("weights", type=Path, metavar="WEIGHTS.pt", help=f"made by {SAVE}")
+    add("--labels", type=names, required=True, metavar="A,B,...", help="names of the classes, in the model's order")
+    add("--pooling", type=_pooling, required=True, metavar="KIND,...", help="of " + ", ".join(get_args(Pooling)))
+    add("--out", type=Path, required=True, metavar="DIR", help="version folder to write; must not exist")
+    add("--tokenizer", type=Path, metavar="tokenizer.json", help="Hugging Face tokenizer; without: token ids only")
+    add("--output", choices=get_args(Output), default="softmax", help="rule that makes scores of logits")
+    add("--pad-id", type=number(int, 0), default=0, metavar="N", help="token id of the padding")
+    add("--nonlinearity", choices=("tanh", "relu"), help="of a plain RNN only; tanh where it is left out")
+    max_length = ModelConfig.model_fields["max_length"].default
+    add("--max-length", type=number(int, 1), default=max_length, metavar="N", help="most tokens of a sequence")
+    return parser.parse_args(argv, namespace=Arguments())
+
+
+def _pooling(text: str) -> tuple[str, ...]:
+    kinds = names(text)
+    if unknown := [kind for kind in kinds if kind not in get_args(Pooling)]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(get_args(Pooling))}")
+    return kinds
+
+
+def convert(arguments: Arguments) -> None:
+    """Reads the weights, writes the version and says what was read. Raises ConvertError or ArtifactError."""
+    path = arguments.weights
+    content = _read(path)
+    options = Options(**{name: getattr(arguments, name) for name in Options._fields})
+    try:
+        tensors = load_state_dict(content)
+        identified = identify({name: tuple(tensor.shape) for name, tensor in tensors.items()}, options)
+        config = identified.config
+        weights = float32_weights(tensors, identified)
+    except StateDictError as error:
+        raise ConvertError(path, str(error)) from error
+    tokenizer = read_tokenizer(arguments.tokenizer, config) if arguments.tokenizer else None
+    golden = _golden(path, SequenceClassifier.from_weights(config, weights), tokenizer)
+    card = model_card(arguments, hashlib.sha256(content).hexdigest(), config)
+    write_artifact(
+        arguments.out, Artifact(config, weights, tokenizer, golden), extras={"README.md": card.encode(errors="replace")}
+    )
+    print(f"read {path}: {describe(config)}")
+    for name, shape in config.tensor_shapes().items():
+        print(f"  {name} {list(shape)} from {identified.names.get(name, 'nowhere: zeros')}")
+    served = "texts and token ids" if tokenizer else "token ids only: no --tokenizer was given"
+    print(f"wrote {arguments.out}: serves {served}; {len(golden)} golden cases")
+
+
+def load_state_dict(content: bytes) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU, of a file of ``torch.save``; a checkpoint around them is unwrapped.
+
+    Raises StateDictError.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats; what cannot be read raises
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the bytes make torch stumble over: KeyError, EOFError, RuntimeError, ...
+        if "TorchScript" in str(error):
+            raise StateDictError(f"is a TorchScript program, which is not run: save the weights by {SAVE}") from error
+        if needed := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise StateDictError(
+                f"holds more than tensors and would run {needed[1]} when loaded, which is refused: where the model "
+                f"can be trusted and loaded, save its weights alone by {SAVE}"
+            ) from error
+        raise StateDictError(f"is not a file of torch.save, or a damaged one: save the weights by {SAVE}") from error
+    if isinstance(loaded, Mapping):
+        loaded = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
+    if not isinstance(loaded, Mapping):
+        raise StateDictError(f"holds a {type(loaded).__name__}, not a state_dict: save the weights by {SAVE}")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not name.isprintable() or not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise StateDictError(f"entry {name!r} is of type {kind}, not a named tensor: save the weights by {SAVE}")
+    return dict(loaded)
+
+
+def float32_weights(tensors: Mapping[str, Tensor], identified: Identified) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights under our names; a linear without a bias gets one of zeros. Raises StateDictError."""
+    weights = {}
+    for name, shape in identified.config.tensor_shapes().items():
+        theirs = identified.names.get(name)
+        if theirs is None:  # of all weights only a linear's bias may be absent
+            weights[name] = np.zeros(shape, np.float32)
+            continue
+        tensor = tensors[theirs].detach()
+        if tensor.is_meta or tensor.layout != torch.strided or not tensor.is_floating_point():
+            kind = "meta" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise StateDictError(f"{theirs} is no plain floating-point tensor ({kind})")
+        weights[name] = tensor.float().numpy()
+        if not np.isfinite(weights[name]).all():
+            raise StateDictError(f"{theirs} holds values that are not finite in float32")
+    return weights
+
+
+def read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
+    """A tokenizer whose ids lie within the embedding and whose pad token is the model's. Raises ConvertError."""
+    content = _read(path)
+    try:
+        document = content.decode()
+        tokenizer = Tokenizer.from_json(document)
+    except ValueError as error:
+        raise ConvertError(path, str(error)) from error
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ConvertError(
+            path, f"gives token ids up to {tokenizer.vocab_size - 1}, but the embedding has {config.vocab_size} rows"
+        )
+    pipeline = tokenizers.Tokenizer.from_str(document)
+    unknown = getattr(pipeline.model, "unk_token", None)
+    if unknown and pipeline.token_to_id(unknown) is None:
+        raise ConvertError(path, f"has no id for its unknown token {unknown}: add it, or texts with new words fail")
+    if pipeline.padding:
+        pads = {pipeline.padding["pad_id"]}
+    else:
+        pads = {pipeline.token_to_id(token) for token in PADS} - {None}
+    if pads and config.pad_id not in pads:
+        raise ConvertError(path, f"its pad token has id {min(pads)}, but --pad-id is {config.pad_id}: they must agree")
+    if added := pipeline.num_special_tokens_to_add(is_pair=False):
+        raise ConvertError(
+            path,
+            f"adds {added} special tokens to a text, which serving does not: if the model was trained without them, "
+            "set post_processor to null in a copy of the file",
+        )
+    return tokenizer
+
+
+def describe(config: ModelConfig) -> str:
+    """Cell and sizes in one line."""
+    directions = "bidirectional" if config.bidirectional else "one direction"
+    bias = "with bias" if config.bias else "without bias"
+    projection = f" projected to {config.proj_size}" if config.proj_size else ""
+    return (
+        f"{config.cell}, layers: {config.num_layers}, {directions}, {bias}, hidden size {config.hidden_size}"
+        f"{projection}, embedding {config.vocab_size} x {config.embedding_dim}, logits: {config.num_logits}"
+    )
+
+
+def model_card(arguments: Arguments, digest: str, config: ModelConfig) -> str:
+    """Where a version comes from, in Markdown; files by their names alone."""
+    words = ["python", "-m", "models.convert", arguments.weights.name]
+    for name, value in vars(arguments).items():
+        if name != "weights" and value is not None:
+            words += [f"--{name.replace('_', '-')}", _word(value)]
+    return f"""# {arguments.out.name}
+
+Brought in from `{arguments.weights.name}` (sha256 `{digest}`): {describe(config)}.
+
+```
+{shlex.join(words)}
+```
+
+```json
+{json.dumps(config.model_dump(mode="json"), indent=1, ensure_ascii=False)}
+```
+"""
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return value.name if isinstance(value, Path) else str(value)
+
+
+def _golden(path: Path, network: SequenceClassifier, tokenizer: Tokenizer | None) -> list[GoldenCase]:
+    try:
+        return golden_cases(network, tokenizer)
+    except ValidationError as error:
+        raise ConvertError(path, "gives logits that are not finite; is --nonlinearity that of the model?") from error
+    except ValueError as error:
+        raise ConvertError(path, str(error)) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConvertError(path, f"cannot be read: {error.strerror}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse(argv)
+    return run_main(PROG, lambda: convert(arguments), (ConvertError, ArtifactError, OSError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
