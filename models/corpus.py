@@ -1,0 +1,70 @@
+"""Labelled rows as a network reads them: token ids, true classes, and the split for training. No torch."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from models.data import Row, class_indices, class_names, read_rows, split_rows
+from models.formats import DataError
+from models.metrics import Integers
+from models.options import TrainingSettings
+from models.tokenizer import Tokenizer
+
+
+class Part(NamedTuple):
+    """One side of the split: token ids, as many as the model reads, and true classes ``[rows]``."""
+
+    sequences: list[Integers]
+    targets: Integers
+
+    @property
+    def lengths(self) -> Integers:
+        """``[rows]``"""
+        return np.array([len(sequence) for sequence in self.sequences])
+
+
+class Corpus(NamedTuple):
+    labels: tuple[str, ...]
+    tokenizer: Tokenizer
+    training: Part
+    validation: Part
+
+
+def read_corpus(settings: TrainingSettings) -> Corpus:
+    """Reads, splits, learns the vocabulary on the training part alone, and encodes. Raises DataError."""
+    rows = read_rows(settings.data, settings.text_column, settings.label_column, settings.label_map)
+    labels = settings.labels or class_names(rows)
+    targets = np.array(class_indices(rows, labels))
+    if len(found := np.unique(targets)) == 1:
+        raise DataError(rows[0].path, f"has one class only, {labels[found[0]]!r}: give rows of at least two")
+    parts = split_rows(rows, settings.validation, settings.seed)
+    for index, label in enumerate(labels):
+        if index not in targets[parts[0]]:
+            raise DataError(
+                rows[0].path, f"no row of class {label!r} is left for training: give more, or fewer --labels"
+            )
+    tokenizer = Tokenizer.train((rows[index].text for index in parts[0]), settings.vocab_size, settings.min_count)
+    sequences = [np.array(tokens[: settings.max_length]) for tokens in encode_rows(tokenizer, rows)]
+    training, validation = (Part([sequences[index] for index in part], targets[part]) for part in parts)
+    return Corpus(labels, tokenizer, training, validation)
+
+
+def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[list[int]]:
+    """Token ids of each row's text, one or more. Raises DataError."""
+    encoded = tokenizer.encode([row.text for row in rows])
+    for row, tokens in zip(rows, encoded, strict=True):
+        if not tokens:
+            raise row.error("the text has no tokens for this tokenizer: mend or remove the row")
+    return encoded
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hexadecimal. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(path, f"cannot be read ({error.strerror}): check --data") from None

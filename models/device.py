@@ -1,0 +1,33 @@
+"""Where torch computes, and how precisely."""
+
+import torch
+
+from models.options import TrainingSettings
+
+
+class DeviceError(ValueError):
+    """A device that is not there."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu`` or ``cuda``; float32 products are whole there, not TF32. Raises DeviceError."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise DeviceError("--device cuda: torch sees no GPU; use --device cpu, or install torch for CUDA")
+    torch.backends.cudnn.allow_tf32 = False  # of the recurrent layers; torch has it off for other products
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def choose_precision(settings: TrainingSettings, device: torch.device) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 where the machine computes it natively and it trains as well.
+
+    On the CPU stacked and projected LSTMs do not train well with it: torch's bfloat16 gradients go astray there.
+    """
+    if settings.precision != "auto":
+        return settings.precision
+    if device.type == "cuda":
+        good = torch.cuda.is_bf16_supported()
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        good = native and (settings.cell != "lstm" or (settings.num_layers == 1 and not settings.proj_size))
+    return "bfloat16" if good else "float32"

@@ -1,0 +1,233 @@
+"""Command-line options of training and evaluation, and their checks. No torch."""
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from models.config import Cell, Pooling
+
+
+class Parser(argparse.ArgumentParser):
+    """One line on standard error and exit code 2 for a wrong command; no abbreviated options."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog, description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+class TrainingSettings(argparse.Namespace):
+    """What `python -m models.train` was told."""
+
+    data: list[Path]
+    data_name: str | None
+    text_column: str
+    label_column: str
+    labels: tuple[str, ...] | None
+    label_map: dict[str, str]
+    validation: float
+    out: Path
+    seed: int
+    cell: Cell
+    embedding_dim: int
+    hidden_size: int
+    num_layers: int
+    bidirectional: bool
+    proj_size: int
+    bias: bool
+    pooling: tuple[Pooling, ...]
+    dropout: float
+    word_dropout: float
+    vocab_size: int
+    min_count: int
+    max_length: int
+    crop: int
+    epochs: int
+    patience: int
+    batch_size: int
+    batch_tokens: int
+    learning_rate: float
+    weight_decay: float
+    clip: float
+    label_smoothing: float
+    precision: str
+    device: str
+    threads: int | None
+    weights: str
+    checkpoint_seconds: float
+    resume: bool
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="CSV, TSV, JSON lines (each plain or .gz) or Parquet file; may be given several times",
+    )
+    parser.add_argument("--text-column", default="text", metavar="NAME", help="column of the texts")
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="column of the labels")
+    parser.add_argument(
+        "--label-map",
+        type=label_map,
+        default={},
+        metavar="OLD=NEW,...",
+        help="renames labels, as in neg=negative,pos=positive",
+    )
+
+
+def training_settings(argv: Sequence[str] | None = None) -> TrainingSettings:
+    parser = Parser("python -m models.train", "Trains a text classifier and writes one model version.")
+    add = parser.add_argument_group("data").add_argument
+    add_data_options(parser)
+    add("--data-name", metavar="TEXT", help="public name of the data, for the model card")
+    add("--labels", type=names, metavar="A,B,...", help="classes in the order of their indices; default: as found")
+    add(
+        "--validation", type=split_size, default=0.1, metavar="N", help="rows kept for validation; below 1: their share"
+    )
+    add(
+        "--out",
+        type=version_folder,
+        required=True,
+        metavar="FOLDER",
+        default=argparse.SUPPRESS,
+        help="new version folder, as in models/store/NAME/VERSION",
+    )
+    add("--seed", type=number(int, 0), default=0, metavar="N", help="of the split, the weights, the order, the dropout")
+
+    add = parser.add_argument_group("model").add_argument
+    positive = number(int, 1)
+    add("--cell", choices=get_args(Cell), default="lstm", help="recurrent cell")
+    add("--embedding-dim", type=positive, default=100, metavar="N", help="size of a token's vector")
+    add("--hidden-size", type=positive, default=128, metavar="N", help="units of a direction of a layer")
+    add("--num-layers", type=positive, default=1, metavar="N", help="recurrent layers, 4 at most")
+    add("--bidirectional", action=argparse.BooleanOptionalAction, default=True, help="whether to read both ways")
+    add("--proj-size", type=number(int, 0), default=0, metavar="N", help="size of the projected state (lstm); 0: none")
+    add("--bias", action=argparse.BooleanOptionalAction, default=True, help="whether the layers have biases")
+    add("--pooling", type=names, default=("max", "mean"), metavar="A,B", help="of " + ", ".join(get_args(Pooling)))
+    add("--vocab-size", type=number(int, 2), default=20000, metavar="N", help="most tokens, pad and unknown included")
+    add("--min-count", type=positive, default=2, metavar="N", help="least occurrences of a token")
+    add("--max-length", type=positive, default=4096, metavar="N", help="most tokens of a text that the model reads")
+
+    add = parser.add_argument_group("training").add_argument
+    rate = number(float, 0, below=1)
+    add("--crop", type=positive, default=400, metavar="N", help="tokens of the random window of a longer text")
+    add("--epochs", type=positive, default=8, metavar="N", help="most passes over the data")
+    add("--patience", type=positive, default=3, metavar="N", help="epochs without a better validation before the end")
+    add("--batch-size", type=positive, default=64, metavar="N", help="most texts of a batch")
+    add("--batch-tokens", type=positive, default=16384, metavar="N", help="most tokens of a batch")
+    add("--learning-rate", type=number(float, 0, above=True), default=2e-3, metavar="X", help="highest rate")
+    add("--weight-decay", type=number(float, 0), default=0.01, metavar="X", help="decoupled, as in AdamW")
+    add("--clip", type=number(float, 0, above=True), default=1.0, metavar="X", help="largest norm of the gradient")
+    add("--dropout", type=rate, default=0.5, metavar="X", help="rate on embeddings, between layers and on features")
+    add("--word-dropout", type=rate, default=0.1, metavar="X", help="rate of tokens shown as unknown")
+    add("--label-smoothing", type=rate, default=0.0, metavar="X", help="share of the target spread over all classes")
+    add(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the products; auto: bfloat16 where the machine has it and it trains as well",
+    )
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda where there is a GPU")
+    add("--threads", type=positive, metavar="N", help="CPU threads; default: torch's choice")
+    add("--weights", choices=("float32", "float16"), default="float32", help="how the weights are stored")
+    add("--checkpoint-seconds", type=number(float, 0), default=60.0, metavar="X", help="between two checkpoints")
+    add("--resume", action="store_true", default=argparse.SUPPRESS, help="go on from the last checkpoint")
+    return parser.parse_args(argv, namespace=TrainingSettings(resume=False))
+
+
+def number(
+    kind: type[int] | type[float], least: float, *, above: bool = False, below: float = math.inf
+) -> Callable[[str], float]:
+    """Reads a number from `least` (with `above`: beyond it) up to, not including, `below`."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not (least < value if above else least <= value) or not value < below:
+            bounds = f"{'above' if above else 'at least'} {least}" + (f" and below {below}" if below < math.inf else "")
+            raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
+        return value
+
+    read.__name__ = "integer" if kind is int else "number"
+    return read
+
+
+def version_folder(text: str) -> Path:
+    if not Path(text).name:
+        raise argparse.ArgumentTypeError(f"{text!r} names no folder: give one such as models/store/NAME/VERSION")
+    return Path(text)
+
+
+def split_size(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf or (value > 1 and value % 1):
+        raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a fraction between 0 and 1")
+    return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(","))
+    if "" in parts or len(set(parts)) != len(parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of distinct names: separate them by single commas")
+    return parts
+
+
+def label_map(text: str) -> dict[str, str]:
+    renamed: dict[str, str] = {}
+    for part in text.split(","):
+        old, _, new = (side.strip() for side in part.partition("="))
+        if not old or not new or old in renamed:
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form OLD=NEW,OLD=NEW with each OLD once")
+        renamed[old] = new
+    return renamed
+
+
+def run_main(prog: str, main: Callable[[], None], errors: tuple[type[Exception], ...]) -> int:
+    """Exit code of a command: 0, or 2 where it raised one of `errors`, shown as one line on standard error."""
+    try:
+        main()
+    except errors as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def public(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that decide the outcome, as plain data."""
+    left_out = {"data", "data_name", "out", "checkpoint_seconds", "resume"}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in sorted(vars(settings).items())
+        if name not in left_out
+    }
+
+
+def command_line(settings: TrainingSettings) -> str:
+    """The command that repeats a run, with data files by name and options that differ from their defaults."""
+    defaults = public(training_settings(["--data", "-", "--out", "-"]))
+    words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
+    for name, value in public(settings).items():
+        option = name.replace("_", "-")
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, dict):
+            words += [f"--{option}", ",".join(f"{old}={new}" for old, new in value.items())]
+        elif isinstance(value, list):
+            words += [f"--{option}", ",".join(value)]
+        else:
+            words += [f"--{option}", str(value)]
+    if settings.data_name:
+        words += ["--data-name", settings.data_name]
+    return shlex.join([*words, "--out", f"models/store/{settings.out.parent.name}/{settings.out.name}"])

@@ -1,0 +1,191 @@
+"""What a training run leaves beside the weights: model card, metrics and plots."""
+
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from models.config import ModelConfig
+from models.metrics import Metrics
+from models.options import TrainingSettings, command_line, public
+
+
+class Report(NamedTuple):
+    """All that is reported: `files` are names and SHA-256 digests, rows are counted by class."""
+
+    settings: TrainingSettings
+    config: ModelConfig
+    metrics: Metrics
+    history: Sequence[Mapping[str, float]]
+    best_epoch: int
+    seconds: float
+    training_rows: Sequence[int]
+    validation_rows: Sequence[int]
+    files: Sequence[tuple[str, str]]
+
+
+def report_files(report: Report) -> dict[str, bytes]:
+    """Name and content of each file."""
+    return {
+        "README.md": model_card(report).encode(),
+        "metrics.json": metrics_json(report).encode(),
+        "curves.png": _png(curves(report.history, report.best_epoch)),
+        "confusion.png": _png(confusion(report.metrics, report.config.labels)),
+    }
+
+
+def metrics_json(report: Report) -> str:
+    document = {
+        "labels": list(report.config.labels),
+        "validation": report.metrics.to_json(report.config.labels),
+        "best_epoch": report.best_epoch,
+        "seconds": round(report.seconds, 1),
+        "epochs": list(report.history),
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def model_card(report: Report) -> str:
+    settings, config, metrics = report.settings, report.config, report.metrics
+    directions = "bidirectional " if config.bidirectional else ""
+    cells = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
+    sections = [
+        f"# {settings.out.parent.name}, version {settings.out.name}",
+        f"A text classifier of {len(config.labels)} classes ({', '.join(config.labels)}): word-level tokens, an "
+        f"embedding, {config.num_layers} {directions}{cells[config.cell]} layer{'s' * (config.num_layers > 1)}, "
+        f"{' and '.join(config.pooling)} pooling and a linear layer. Made by `python -m models.train` of lstm-serve.",
+        "## Data",
+        settings.data_name or "",
+        table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in report.files]),
+        table(
+            ("rows", *config.labels, "all"),
+            [
+                ("training", *report.training_rows, sum(report.training_rows)),
+                ("validation", *report.validation_rows, sum(report.validation_rows)),
+            ],
+        ),
+        f"The split is drawn with seed {settings.seed} (`--validation {settings.validation:g}`); texts that differ at "
+        "most in white space fall on one side. The vocabulary is learned on the training part alone.",
+        "## Metrics",
+        "On the validation part, with the weights as stored. The same part chose the epoch (early stopping), so "
+        "expect a little less on new data.",
+        table(
+            ("accuracy", "macro F1", "log loss", "expected calibration error (15 bins)"),
+            [tuple(f"{value:.4f}" for value in metrics[1:5])],
+        ),
+        table(
+            ("class", "precision", "recall", "F1", "rows"),
+            [
+                (label, *(f"{values[index]:.4f}" for values in metrics[5:8]), metrics.support[index])
+                for index, label in enumerate(config.labels)
+            ],
+        ),
+        "`metrics.json` has all figures, `curves.png` the losses by epoch, `confusion.png` the confusion matrix.",
+        "## Training",
+        f"Best epoch {report.best_epoch} of {len(report.history)}; {report.seconds:.0f} seconds on "
+        f"{hardware(settings.device)}, torch {torch.__version__}, {settings.threads} threads. Made by the following; "
+        + (
+            "on the same machine and versions it gives the same weights, byte for byte:"
+            if settings.device == "cpu"
+            else "weights made again differ by the rounding of the GPU's sums:"
+        ),
+        f"```\n{command_line(settings)}\n```",
+        "## Configuration",
+        table(
+            ("setting", "value"),
+            [
+                (f"`{name}`", f"`{json.dumps(value, ensure_ascii=False)}`")
+                for name, value in sorted((public(settings) | config.model_dump(mode="json")).items())
+            ],
+        ),
+        "## Files",
+        "`config.json`, `model.safetensors`, `tokenizer.json` and `golden.json` are the version, `SHA256SUMS` their "
+        "digests; this card, `metrics.json` and the plots are not covered by them.",
+        "## Limits",
+        f"Texts unlike the training data get scores all the same. Words beyond the {config.vocab_size - 2} known ones "
+        f"are one unknown token. At most {config.max_length} tokens are read; windows of at most {settings.crop} "
+        "tokens were seen in training. Scores are not calibrated beyond the error given above.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def hardware(device: str) -> str:
+    """The processor's name and its usable cores; on a GPU, the GPU's name."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpu = platform.processor() or platform.machine()
+    with_names = Path("/proc/cpuinfo")
+    if with_names.exists():
+        names = [line.partition(":")[2].strip() for line in with_names.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cpu}, {cores} cores"
+
+
+def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    loss = figure.add_subplot()
+    epochs = [record["epoch"] for record in history]
+    accuracy = loss.twinx()
+    lines = [
+        *loss.plot(epochs, [record["train_loss"] for record in history], "o-", color="tab:blue", label="train loss"),
+        *loss.plot(
+            epochs, [record["validation_loss"] for record in history], "o-", color="tab:orange", label="validation loss"
+        ),
+        *accuracy.plot(
+            epochs,
+            [record["validation_accuracy"] for record in history],
+            "s--",
+            color="tab:green",
+            label="validation accuracy",
+        ),
+        loss.axvline(best_epoch, color="gray", linewidth=0.8, label="best epoch"),
+    ]
+    loss.set(xlabel="epoch", ylabel="loss (nats)", xticks=epochs)
+    accuracy.set(ylabel="accuracy")
+    loss.legend(handles=lines, loc="best")
+    return figure
+
+
+def confusion(metrics: Metrics, labels: Sequence[str]) -> Figure:
+    """Rows by true and predicted class; shaded by the share of the true class."""
+    size = 3 + 0.6 * len(labels)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.add_subplot()
+    share = metrics.confusion / np.maximum(metrics.support, 1)[:, None]
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for true, predicted in np.ndindex(*metrics.confusion.shape):
+        axes.text(
+            predicted,
+            true,
+            str(metrics.confusion[true, predicted]),
+            ha="center",
+            va="center",
+            color="white" if share[true, predicted] > 0.5 else "black",
+        )
+    ticks = range(len(labels))
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(ticks, labels, rotation=45, ha="right")
+    axes.set_yticks(ticks, labels)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer)
+    return buffer.getvalue()

@@ -1,0 +1,208 @@
+"""Trains a text classifier: ``python -m models.train --data FILE --out models/store/NAME/VERSION``.
+
+On a CPU the same command gives the same weights, byte for byte, whether or not it was interrupted and resumed.
+"""
+
+import contextlib
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+import numpy as np
+from pydantic import ValidationError
+
+from models.artifact import Artifact, ArtifactError, write_artifact
+from models.config import ModelConfig
+from models.corpus import Corpus, file_digest, read_corpus
+from models.extras import needs
+from models.formats import DataError
+from models.metrics import measure
+from models.options import TrainingSettings, public, run_main, training_settings
+from models.scores import scores
+from models.tokenizer import PAD_ID
+
+with needs("train"):
+    import torch
+    from rich.console import Console
+
+    from models.batches import predict_sequences
+    from models.checkpoint import (
+        CheckpointError,
+        check_new,
+        load_checkpoint,
+        remove_checkpoint,
+        save_checkpoint,
+        working_folder,
+    )
+    from models.device import DeviceError, choose_device, choose_precision
+    from models.golden import golden_cases
+    from models.network import SequenceClassifier
+    from models.progress import TrainingProgress
+    from models.report import Report, report_files
+    from models.run import DivergedError, Run
+
+PROG = "python -m models.train"
+WARM_UP = 0.05
+"""Share of all steps in which the learning rate rises."""
+
+
+class SettingsError(ValueError):
+    """Settings that do not fit together."""
+
+
+class Interrupted(Exception):
+    """Asked to stop by SIGINT or SIGTERM."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
+    settings = training_settings(argv)
+    errors = (SettingsError, DataError, ArtifactError, CheckpointError, DeviceError, DivergedError, OSError)
+    try:
+        with stop_signals() as stop:
+            return run_main(PROG, lambda: train(settings, Console(stderr=True), stop), errors)
+    except (Interrupted, KeyboardInterrupt):
+        given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
+        if working_folder(settings.out).exists():
+            message = f"interrupted; to go on: {PROG} {shlex.join(given)} --resume"
+        else:
+            message = "interrupted before the first checkpoint; nothing was written"
+        print(message, file=sys.stderr)
+        return 130
+
+
+def train(settings: TrainingSettings, console: Console, stop: threading.Event) -> None:
+    """Writes the version `settings.out`; raises one of the errors of `main`, or Interrupted when `stop` is set."""
+    # Settings
+    folder = working_folder(settings.out)
+    if settings.out.exists():
+        raise SettingsError(f"{settings.out}: exists already; versions never change: give --out the next number")
+    parent = next(parent for parent in settings.out.absolute().parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise SettingsError(f"{settings.out}: {parent} is not a folder that may be written to; give another --out")
+    if not settings.resume:
+        check_new(folder)
+    device = choose_device(settings.device)
+    settings.device, settings.precision = device.type, choose_precision(settings, device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    settings.threads = torch.get_num_threads()
+    digests = [file_digest(path) for path in settings.data]
+    identity = public(settings) | {"data": digests}
+    saved = load_checkpoint(folder, identity) if settings.resume else None
+
+    # Data
+    corpus = read_corpus(settings)
+    if stop.is_set():
+        raise Interrupted
+
+    # Model
+    torch.manual_seed(settings.seed)
+    config = make_config(settings, corpus)
+    network = SequenceClassifier(config)
+    torch.nn.init.normal_(network.embedding.weight, std=0.1)
+    network.to(device)
+
+    # Optimiser
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
+    run = Run(settings, corpus, network, optimiser)
+    if saved is not None:
+        run.load(saved)
+
+    # Loop
+    next_save = time.monotonic() + settings.checkpoint_seconds
+
+    def checkpoint() -> None:
+        nonlocal next_save
+        if stop.is_set() or time.monotonic() >= next_save:
+            save_checkpoint(folder, identity, run.state())
+            next_save = time.monotonic() + settings.checkpoint_seconds
+        if stop.is_set():
+            raise Interrupted
+
+    per_epoch = len(run.batches())
+    total = settings.epochs * per_epoch
+    with TrainingProgress(console, settings.epochs, total, run.epoch * per_epoch + run.position) as progress:
+        while not run.finished():
+            network.train()
+            progress.start_epoch()
+            for batch in run.batches()[run.position :]:
+                rate = learning_rate(settings.learning_rate, run.epoch * per_epoch + run.position, total)
+                loss = run.step(batch, rate)
+                progress.step(run.epoch + 1, loss, batch.length * len(batch.rows))
+                checkpoint()
+            best = run.end_epoch(on_batch=lambda _: checkpoint())
+            progress.end_epoch(run.history[-1], best=best)
+        write_version(settings, corpus, run, digests)
+        progress.line(f"wrote {settings.out}")
+    remove_checkpoint(folder)
+
+
+def make_config(settings: TrainingSettings, corpus: Corpus) -> ModelConfig:
+    """Raises SettingsError."""
+    values = {name: value for name, value in vars(settings).items() if name in ModelConfig.model_fields}
+    values |= {"vocab_size": corpus.tokenizer.vocab_size, "labels": corpus.labels, "pad_id": PAD_ID}
+    try:
+        return ModelConfig(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
+        raise SettingsError(f"{option}{first['msg']}") from None
+
+
+def learning_rate(highest: float, step: int, total: int) -> float:
+    """Linear warm-up, then half a cosine down towards zero (Loshchilov & Hutter 2017); `step` counts from 0."""
+    warm_up = WARM_UP * total
+    if step < warm_up:
+        return highest * (step + 1) / (warm_up + 1)
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (total - warm_up)))
+
+
+def write_version(settings: TrainingSettings, corpus: Corpus, run: Run, digests: Sequence[str]) -> None:
+    """Metrics and golden cases are those of the best epoch's weights as they are stored."""
+    dtype = np.dtype(settings.weights).type
+    weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in run.best_weights.items()}
+    network = SequenceClassifier.from_weights(run.network.config, weights)
+    logits = predict_sequences(network, corpus.validation.sequences)
+    classes = len(corpus.labels)
+    report = Report(
+        settings=settings,
+        config=network.config,
+        metrics=measure(corpus.validation.targets, scores(logits, network.config)),
+        history=run.history,
+        best_epoch=run.best_epoch,
+        seconds=run.seconds(),
+        training_rows=np.bincount(corpus.training.targets, minlength=classes).tolist(),
+        validation_rows=np.bincount(corpus.validation.targets, minlength=classes).tolist(),
+        files=[(path.name, digest) for path, digest in zip(settings.data, digests, strict=True)],
+    )
+    artifact = Artifact(network.config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
+    write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second signal interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Everything a user can do wrong in training: one line, exit code 2, nothing left behind."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models import train
+from models.checkpoint import CHECKPOINT, SETTINGS, working_folder
+from models.device import DeviceError, choose_device, choose_precision
+from models.extras import needs
+from models.options import TrainingSettings, training_settings
+from tests.reviews import reviews, write
+from tests.test_train import command, data, interrupt_after  # noqa: F401 - a fixture
+
+Captured = pytest.CaptureFixture[str]
+
+
+def refusal(arguments: list[str], capsys: Captured) -> str:
+    """The one line with which a command is refused with exit code 2."""
+    try:
+        code: object = train.main(arguments)
+    except SystemExit as exit_:
+        code = exit_.code
+    message = capsys.readouterr().err
+    assert code == 2
+    assert message.startswith("python -m models.train: error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--text-column body", "has no column 'body'"),
+        ("--labels a,b", "unknown label 'negative'"),
+        ("--labels negative,positive,unsure", "no row of class 'unsure'"),
+        ("--label-map positive=negative", "one class only, 'negative'"),
+        ("--validation 500", "--validation"),
+        ("--cell gru --proj-size 4", "proj_size is for lstm only"),
+        ("--num-layers 5", "--num-layers: "),
+        ("--pooling min", "--pooling: "),
+        ("--learning-rate 1e30 --clip 1e30 --epochs 99", "is not finite: lower --learning-rate"),
+        ("--validation 2.5", "neither a number of rows nor a fraction"),
+        ("--validation nan", "neither a number of rows nor a fraction"),
+        ("--dropout 1", "1 is not at least 0 and below 1"),
+        ("--hidden-size 0", "0 is not at least 1"),
+        ("--hidden-size x", "invalid integer value: 'x'"),
+        ("--clip 0", "0 is not above 0"),
+        ("--pooling max,max", "distinct names"),
+        ("--label-map a", "OLD=NEW"),
+        ("--label-map a=b,a=c", "OLD=NEW"),
+        ("--epoch 3", "unrecognized arguments"),
+        ("--resume", "no checkpoint to resume"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, data: Path, capsys: Captured, options: str, reason: str) -> None:  # noqa: F811
+    assert reason in refusal(command(data, tmp_path / "toy" / "1", options), capsys)
+    assert [path.name for path in tmp_path.iterdir()] == [data.name]
+
+
+def test_wrong_data(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "data.csv"
+    assert f"{path}: cannot be read" in refusal(command(path, tmp_path / "1"), capsys)
+    path.write_text(
+        "text,label\n" + "".join(f"fine {number},x\nbad {number},y\n" for number in range(9)) + "<br />,y\n"
+    )
+    assert f"{path}, row 20: the text has no tokens" in refusal(command(path, tmp_path / "1"), capsys)
+    assert f"{tmp_path}: exists already" in refusal(command(path, tmp_path), capsys)
+    assert "names no folder" in refusal(command(path, Path("/")), capsys)
+    below_a_file = command(write(path, reviews(40)), path / "1")
+    assert f"{path} is not a folder" in refusal(below_a_file, capsys)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_resumed_otherwise(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    out = tmp_path / "1"
+    folder = working_folder(out)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        assert train.main(command(data, out)) == 130
+    capsys.readouterr()
+    assert {path.name for path in folder.iterdir()} == {CHECKPOINT, SETTINGS}
+
+    message = refusal(command(data, out), capsys)
+    assert "--resume" in message
+    assert f"{folder}: " in message
+    assert "delete" in message
+    message = refusal(command(data, out, "--resume --word-dropout 0.3"), capsys)
+    assert "made with --word-dropout 0.1, not 0.3" in message
+    data.write_text(data.read_text() + "fine,positive\n")
+    assert "made with --data" in refusal(command(data, out, "--resume"), capsys)
+    write(data, reviews(80))
+    whole = (folder / CHECKPOINT).read_bytes()
+    for damaged in (whole[:-1000], b"", b"\x80\x02c__builtin__\neval\nq\x00."):
+        (folder / CHECKPOINT).write_bytes(damaged)
+        assert "checkpoint is damaged" in refusal(command(data, out, "--resume"), capsys)
+    (folder / CHECKPOINT).write_bytes(whole)
+    assert train.main(command(data, out, "--resume --checkpoint-seconds 5")) == 0
+
+
+def settings_of(options: str) -> TrainingSettings:
+    return training_settings(["--data", "x.csv", "--out", "1", *options.split()])
+
+
+def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(DeviceError, match="--device cuda: torch sees no GPU"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cpu") == torch.device("cpu")
+
+    for native, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(
+            torch,
+            "cpu",
+            SimpleNamespace(_is_avx512_bf16_supported=lambda: False, _is_amx_tile_supported=lambda n=native: n),
+        )
+        cpu, cuda = torch.device("cpu"), torch.device("cuda")
+        for options in ("", "--cell gru --num-layers 2"):
+            assert choose_precision(settings_of(options), cpu) == choose_precision(settings_of(options), cuda) == name
+        for options in ("--num-layers 2", "--proj-size 8"):
+            assert choose_precision(settings_of(options), cpu) == "float32"
+            assert choose_precision(settings_of(options), cuda) == name
+        assert choose_precision(settings_of("--precision bfloat16 --num-layers 2"), cpu) == "bfloat16"
+
+
+def test_a_missing_extra_is_named_with_its_command(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught, needs("train"):
+        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "no_such_module is not installed: pip install 'lstm-serve[train]'\n"
+
+
+def test_help_shows_every_default(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        training_settings(["--help"])
+    assert caught.value.code == 0
+    assert "(default: 0.002)" in capsys.readouterr().out
