@@ -97,4 +97,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
+    # until the event loop handles it; without a handler process 1 of a container would not hear it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.exit(main())

@@ -21,6 +21,7 @@ class Server:
         command = [*prefix, sys.executable, "-m", "service", "--store", str(store), "--port", "0", *flags]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**inherited, **environment})
+        self.prefix = prefix
         self.log: list[dict[str, Any]] = []
         self.lines: list[str] = []
         self._listening = threading.Event()

@@ -1,6 +1,7 @@
 """The process: start, signals, exit status. Real processes and real signals."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -50,11 +51,23 @@ PID_1 = pytest.param(
 
 
 def send(server: Server, number: signal.Signals) -> None:
-    """To the service itself: where it is PID 1 of a namespace, unshare stands before it."""
+    os.kill(service_pid(server), number)
+
+
+def handles(server: Server, number: signal.Signals) -> bool:
+    """Whether the service has a handler for the signal."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{service_pid(server)}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def service_pid(server: Server) -> int:
+    """That of the service itself: where it is PID 1 of a namespace, unshare stands before it."""
     process = server.process.pid
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    under_unshare = "unshare" in Path(f"/proc/{process}/cmdline").read_text()
-    os.kill(int(children[0]) if under_unshare else process, number)
+    if not server.prefix:
+        return process
+    while not (children := Path(f"/proc/{process}/task/{process}/children").read_text().split()):
+        time.sleep(0.01)
+    return int(children[0])
 
 
 @pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
@@ -100,6 +113,21 @@ def test_a_second_sigterm_does_not_wait_for_the_drain_delay(store: Path) -> None
             pass
         send(server, signal.SIGTERM)
         assert server.wait(20) == 0
+
+
+@pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
+def test_sigterm_while_models_are_loading_exits_0(tmp_path: Path, prefix: Sequence[str]) -> None:
+    write_tiny(tmp_path / "imdb" / "1")
+    config = tmp_path / "imdb" / "1" / "config.json"
+    config.unlink()
+    os.mkfifo(config)  # nobody writes: reading it takes for ever
+    server = Server(tmp_path, prefix=prefix)
+    end = time.monotonic() + 60
+    while not handles(server, signal.SIGTERM) and time.monotonic() < end:
+        time.sleep(0.01)
+    send(server, signal.SIGTERM)
+    with server:
+        assert server.wait(30) == 0
 
 
 def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_the_highest_complete_version_of_each_model_serves(tmp_path: Path, backe
 
 @pytest.mark.parametrize("fields", [{"cell": "gru"}, {"cell": "rnn_relu", "num_layers": 2}, {"proj_size": 3}])
 def test_every_kind_of_model_reproduces_its_golden_cases(
-    tmp_path: Path, backend: Backend, fields: dict[str, object]
+    tmp_path: Path, backend: Backend, fields: dict[str, Any]
 ) -> None:
     write_tiny(tmp_path / "imdb" / "1", **fields)
     assert open_repository(tmp_path, "imdb", backend).get().version == 1
