@@ -1,5 +1,6 @@
 """The outermost layer: request ids, the log line and the metrics of every request, the reply to what nobody caught."""
 
+import asyncio
 import logging
 import re
 import time
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Of the request that the current task answers."""
 
-CLIENT_LEFT = 499
-"""Status in logs and metrics where the client left before its reply (nginx's number; never sent)."""
+NO_REPLY = 499
+"""Status in logs and metrics where the client left, or the shutdown limit came, before the reply (never sent)."""
 
 
 class Access:
@@ -49,7 +50,10 @@ class Access:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = CLIENT_LEFT
+            status = NO_REPLY
+        except asyncio.CancelledError:
+            status = status or NO_REPLY
+            raise
         except Exception:
             log.exception("unexpected error")
             if status:

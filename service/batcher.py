@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from service.engine import Backend
-from service.errors import DeadlineExceeded, EngineFailed, ServiceError
+from service.errors import DeadlineExceeded, EngineFailed, NotReady, ServiceError
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.sequence import Outcome, Sequence
@@ -71,9 +71,11 @@ class Batcher:
     ) -> Answer:
         """Logits of all sequences of one request.
 
-        Raises Overloaded before anything is queued, DeadlineExceeded after `seconds`, or the first error of
-        any of the sequences. A caller that is cancelled frees what it holds.
+        Raises NotReady or Overloaded before anything is queued, DeadlineExceeded after `seconds`, or the first error
+        of any of the sequences. A caller that is cancelled frees what it holds.
         """
+        if not any(worker.is_alive() for worker in self._workers):
+            raise NotReady("no engine thread is running: send requests elsewhere")
         arrived = time.monotonic()
         deadline = arrived + seconds
         request = _Request([Sequence(tokens, weights, deadline, arrived, urgent) for tokens in token_ids])

@@ -68,7 +68,7 @@ class Settings(BaseModel):
                 raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
             name = str(first["loc"][0])
             where = flag(name) if name in flags else variable(name)
-            raise SettingsError(f"{where}={first['input']}: {first['msg']}") from error
+            raise SettingsError(f"{where}={first['input']!r}: {first['msg']}") from error
 
 
 def variable(name: str) -> str:
@@ -83,8 +83,8 @@ def _field(name: str) -> str:
     field = name.removeprefix(PREFIX).lower()
     if field in Settings.model_fields and name == variable(field):
         return field
-    near = difflib.get_close_matches(name.upper(), map(variable, Settings.model_fields), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(field, Settings.model_fields, n=1)
+    hint = f"; did you mean {variable(near[0])}?" if near else ""
     raise SettingsError(f"{name}: unknown setting{hint} (python -m service --help lists them)")
 
 

@@ -68,13 +68,16 @@ class Worker(threading.Thread):
         return True
 
     def _step(self) -> list[Outcome]:
-        """One engine step. An engine that raises is replaced, and all that it held is answered with an error."""
+        """One engine step. An engine that raises is replaced; all that it held is answered with an error."""
         try:
             return self._engine.step(self._budget)
         except Exception:
             log.exception("the engine failed and is replaced", extra={"sequences": len(self._held)})
+            # before it is replaced, which may fail as well
+            self._deliver([Outcome(sequence, EngineFailed("the engine failed")) for sequence in self._held])
+            self._held.clear()
             self._engine = self._make_engine()
-            return [Outcome(sequence, EngineFailed("the engine failed")) for sequence in self._held]
+            return []
 
     def _drop(self) -> list[Outcome]:
         """Frees the lanes of sequences whose caller left or whose deadline passed."""

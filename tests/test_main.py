@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from service.__main__ import main
+from service.access import NO_REPLY
 from tests.server import Server
 from tests.tiny import write_tiny
 
@@ -148,6 +149,8 @@ def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Pa
         assert server.wait(30) == 0
         sender.join()
         assert len(endings) == 1
+    cut = [record for record in server.log if record.get("path") == "/predict"]
+    assert [record["status"] for record in cut] == [NO_REPLY]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

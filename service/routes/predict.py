@@ -22,6 +22,7 @@ PROBLEMS = {
     422: "the content is invalid",
     429: "too much is waiting; come back after Retry-After seconds",
     500: "the engine could not compute the request",
+    503: "no engine thread is running",
     504: "no answer within the deadline",
 }
 

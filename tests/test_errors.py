@@ -1,0 +1,72 @@
+"""The error tree: one handler, one shape, and the tree that its docstring draws."""
+
+import json
+import re
+from http import HTTPStatus
+
+import pytest
+from starlette.requests import Request
+
+from service import errors
+from service.app import _on_service_error
+from service.errors import BodyTooLarge, FieldError, Overloaded, ServiceError, problem
+from service.schemas import Problem
+
+pytestmark = pytest.mark.anyio
+
+FAMILY = ServiceError.__subclasses__()
+
+
+def make(kind: type[ServiceError]) -> ServiceError:
+    if kind is BodyTooLarge:
+        return BodyTooLarge(10)
+    if kind is Overloaded:
+        return Overloaded("full", 7)
+    return kind("what happened")
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    drawn = re.findall(r"[├└]── (\w+) +(\d{3})", errors.__doc__ or "")
+    assert drawn == [(kind.__name__, str(kind.status.value)) for kind in sorted(FAMILY, key=lambda kind: kind.status)]
+    assert not [grandchild for kind in FAMILY for grandchild in kind.__subclasses__()], "one level"
+
+
+def test_statuses_are_distinct_errors() -> None:
+    statuses = [kind.status for kind in FAMILY]
+    assert len(set(statuses)) == len(statuses) == 9
+    assert all(400 <= status < 600 for status in statuses)
+
+
+@pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
+async def test_each_renders_to_the_one_shape(kind: type[ServiceError]) -> None:
+    error = make(kind)
+    assert str(error) == error.detail
+    reply = await _on_service_error(Request({"type": "http"}), error)
+    assert reply.status_code == kind.status
+    assert reply.headers["content-type"] == "application/problem+json"
+    body = json.loads(bytes(reply.body))
+    assert body == {
+        "type": "about:blank",
+        "title": HTTPStatus(kind.status).phrase,
+        "status": kind.status,
+        "detail": error.detail,
+        "request_id": "",
+    }
+    Problem.model_validate(body, strict=True)
+    for name, value in error.headers.items():
+        assert reply.headers[name] == value
+
+
+def test_headers_of_those_that_have_some() -> None:
+    assert make(Overloaded).headers == {"Retry-After": "7"}
+    assert [kind for kind in FAMILY if make(kind).headers] == [BodyTooLarge, Overloaded]
+
+
+def test_field_errors_are_told_with_their_count() -> None:
+    reply = problem(422, "bad", "id-1", errors=[FieldError("#/a", "is wrong")], count=30, headers={"X-Y": "z"})
+    body = json.loads(bytes(reply.body))
+    assert body["errors"] == [{"pointer": "#/a", "detail": "is wrong"}]
+    assert body["error_count"] == 30
+    assert body["request_id"] == "id-1"
+    assert reply.headers["x-y"] == "z"
+    Problem.model_validate(body, strict=True)

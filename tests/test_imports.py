@@ -1,0 +1,163 @@
+"""Imports run one way, and torch is imported only where it is needed. Read off the syntax trees of all files."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ALLOWED = {
+    "service.__main__": {"service.app", "service.engine", "service.logs", "service.repository", "service.settings"},
+    "service.app": {"service.access", "service.routes", "service.batcher", "service.engine", "service.repository"},
+    "service.routes": {"service.batcher", "service.repository", "service.body"},
+    "service.batcher": {"service.worker", "service.scheduler", "service.engine", "service.sequence"},
+    "service.repository": {"service.engine", "service.sequence"},
+    "service.worker": {"service.scheduler", "service.engine", "service.sequence"},
+    "service.scheduler": {"service.sequence"},
+    "service.engine": {"service.sequence"},
+    "service.logs": {"service.access"},
+    "service.access": set(),
+    "service.body": set(),
+    "service.schemas": set(),
+    "service.sequence": set(),
+    "service.settings": set(),
+    "service.errors": set(),
+    "service.metrics": set(),
+}
+"""What a module of the service may import from it, besides the leaves below."""
+
+LEAVES = {"service.schemas", "service.settings", "service.errors", "service.metrics"}
+"""They import none of ours, but that schemas may raise errors."""
+
+FROM_MODELS = {
+    "service.__main__": {"models.artifact"},
+    "service.repository": {"models.artifact", "models.config"},
+    "service.engine": {"models.artifact"},
+    "service.engine.packed": {"models.artifact", "models.network"},
+}
+
+TORCH = {
+    "models.checkpoint",
+    "models.convert",
+    "models.device",
+    "models.golden",
+    "models.network",
+    "models.report",
+    "models.run",
+    "models.train",
+    "service.engine.packed",
+}
+"""Modules that may import torch; others may reach it through these."""
+
+WITHOUT_TORCH = {
+    *(
+        f"models.{name}"
+        for name in ("artifact", "config", "data", "metrics", "options", "scores", "state_dict", "tokenizer")
+    ),
+    *(f"service.{name}" for name in ("__main__", "app", "batcher", "engine", "repository", "routes.predict", "worker")),
+}
+"""Modules from which torch is not even reached; with what they import, all that serving and reading files need."""
+
+
+def modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ("models", "service")
+        for path in (ROOT / package).rglob("*.py")
+    }
+
+
+MODULES = modules()
+
+
+def imports(path: Path, *, on_import: bool = False) -> Iterator[str]:
+    """Every module that a file imports, inside functions too unless only those that happen `on_import`."""
+    tree = ast.parse(path.read_text(), str(path))
+    inside = {
+        child
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if on_import and node in inside:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            assert node.module is not None
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from [name if name in MODULES else node.module for name in submodules]
+
+
+def ours(name: str, *, on_import: bool = False) -> set[str]:
+    return {found for found in imports(MODULES[name], on_import=on_import) if found in MODULES}
+
+
+def room(name: str) -> str:
+    """The module, or the package that stands for its parts."""
+    for package in ("service.routes", "service.engine"):
+        if name.startswith(package + "."):
+            return package
+    return name
+
+
+def test_there_is_something_to_check() -> None:
+    assert {"service.app", "service.routes.predict", "models", "models.artifact"} <= MODULES.keys()
+    assert "service.errors" in ours("service.batcher")
+    assert "service.routes.predict" in ours("service.app")
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("models")])
+def test_models_never_imports_service(name: str) -> None:
+    assert not [found for found in imports(MODULES[name]) if found.partition(".")[0] == "service"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("service.")])
+def test_service_imports_run_one_way(name: str) -> None:
+    leaves = {"service.errors"} if name == "service.schemas" else set() if name in LEAVES else LEAVES
+    allowed = ALLOWED[room(name)] | leaves | {room(name)}
+    assert {room(found) for found in ours(name) if found.startswith("service")} <= allowed
+    assert {found for found in ours(name) if found.startswith("models")} <= FROM_MODELS.get(name, set())
+
+
+def test_there_is_no_cycle() -> None:
+    graph = {name: ours(name) - {name} for name in MODULES}
+    graph["service.engine"] -= {"service.engine.packed"}  # chosen at run time, inside a function
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_the_seam_imports_no_engine_by_itself() -> None:
+    assert "service.engine.packed" not in ours("service.engine", on_import=True)
+    assert "service.engine.packed" in ours("service.engine")
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in TORCH])
+def test_torch_is_imported_only_where_it_is_needed(name: str) -> None:
+    assert not [found for found in imports(MODULES[name]) if found.partition(".")[0] == "torch"]
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
+def test_torch_is_not_reached(name: str) -> None:
+    reached, todo = {name}, [name]
+    while todo:
+        new = ours(todo.pop(), on_import=True) - reached
+        reached |= new
+        todo += new
+    assert not reached & TORCH
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["service.app", "service.__main__", "service.repository", "models.artifact", "models.config", "models.tokenizer"],
+)
+def test_a_service_without_torch_can_be_imported(name: str) -> None:
+    program = f"import sys; sys.modules['torch'] = None; import {name}; assert sys.modules['torch'] is None"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,190 @@
+"""The scheduler against a plain list, under random interleavings. Nothing here sleeps: time is an argument."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.errors import Overloaded
+from service.scheduler import HEAD_START, Scheduler
+from service.sequence import Sequence
+
+LIMIT = 100
+FOREVER = math.inf
+
+
+def sequence(length: int = 1, arrived: float = 0.0, *, deadline: float = FOREVER, urgent: bool = False) -> Sequence:
+    return Sequence([1] * length, "weights", deadline, arrived, urgent)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Admit, take and abandon in any order; `waiting` is what a list sorted by rank would hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers = 3
+        self.scheduler = Scheduler(LIMIT, self.workers)
+        self.now = 0.0
+        self.waiting: list[Sequence] = []
+        self.admitted: list[Sequence] = []
+        self.left: list[Sequence] = []  # by any way out
+
+    @rule(seconds=st.floats(0, 2))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), urgent=st.booleans(), seconds=st.floats(0, 4))
+    def admit(self, lengths: list[int], urgent: bool, seconds: float) -> None:
+        request = [sequence(n, self.now, deadline=self.now + seconds, urgent=urgent) for n in lengths]
+        fits = sum(lengths) + sum(len(s.token_ids) for s in self.waiting) <= LIMIT
+        if fits:
+            self.scheduler.admit(request)
+            self.waiting += request
+            self.admitted += request
+        else:
+            with pytest.raises(Overloaded):
+                self.scheduler.admit(request)
+            self.scheduler.abandon(request[0])  # who was never let in has nothing to give back
+
+    @rule(room=st.integers(0, 10))
+    def take(self, room: int) -> None:
+        share = min(room, math.ceil(len(self.waiting) / self.workers))
+        ready: list[Sequence] = []
+        overdue: list[Sequence] = []
+        for candidate in sorted(self.waiting, key=lambda s: s.arrived - HEAD_START * s.urgent):  # stable: by admission
+            if len(ready) == share:
+                break
+            (overdue if candidate.deadline <= self.now else ready).append(candidate)
+        taken = self.scheduler.take(room, self.now)
+        assert taken.ready == ready
+        assert taken.overdue == overdue
+        assert all(s.started == self.now for s in ready)
+        self.waiting = [s for s in self.waiting if s not in ready and s not in overdue]
+        self.left += ready + overdue
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data())
+    def abandon(self, data: st.DataObject) -> None:
+        who = data.draw(st.sampled_from(self.admitted))  # waiting, running, ended or abandoned before
+        self.scheduler.abandon(who)
+        assert who.gone
+        if who in self.waiting:
+            self.waiting.remove(who)
+            self.left.append(who)
+
+    @invariant()
+    def accounts(self) -> None:
+        assert self.scheduler.sequences == len(self.waiting)
+        assert self.scheduler.tokens == sum(len(s.token_ids) for s in self.waiting) <= LIMIT
+        assert all(s.waiting for s in self.waiting)
+        assert not any(s.waiting for s in self.left)
+        assert len(set(self.left)) == len(self.left), "a sequence leaves the queue once"
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_request_is_refused_whole() -> None:
+    scheduler = Scheduler(10, 1)
+    scheduler.admit([sequence(6)])
+    refused = [sequence(1), sequence(4)]
+    with pytest.raises(Overloaded, match=r"6 tokens are waiting and 5 more would pass the limit of 10") as caught:
+        scheduler.admit(refused)
+    assert caught.value.headers == {"Retry-After": "1"}
+    assert (scheduler.sequences, scheduler.tokens) == (1, 6)
+    taken = scheduler.take(10, 1.0)
+    assert len(taken.ready) == 1
+    assert taken.ready[0] not in refused
+    scheduler.admit(refused)  # now it fits, to the last token
+    scheduler.admit([sequence(5)])
+    assert scheduler.tokens == 10
+
+
+def test_urgent_goes_ahead_by_its_head_start_and_no_more() -> None:
+    scheduler = Scheduler(100, 1)
+    old, recent = sequence(arrived=0.0), sequence(arrived=HEAD_START + 0.001)
+    urgent = sequence(arrived=HEAD_START + 0.5, urgent=True)
+    later = [sequence(arrived=HEAD_START + 0.6 + n / 100, urgent=True) for n in range(20)]
+    for one in (old, recent, urgent, *later):
+        scheduler.admit([one])
+    order = scheduler.take(100, 5.0).ready
+    assert order.index(old) == 0, "waited longer than the head start"
+    assert order.index(urgent) == 1
+    assert order.index(recent) == 22, "all that are urgent and came less than the head start later"
+    patient = sequence(arrived=10.0)
+    scheduler.admit([patient])
+    scheduler.admit([sequence(arrived=10.0 + HEAD_START + 0.01 + n, urgent=True) for n in range(50)])
+    assert scheduler.take(1, 70.0).ready == [patient], "no stream of urgent ones starves it"
+
+
+def test_equal_ranks_keep_the_order_of_arrival() -> None:
+    scheduler = Scheduler(100, 1)
+    batch = [sequence(arrived=1.0) for _ in range(30)]
+    scheduler.admit(batch)
+    assert scheduler.take(7, 2.0).ready + scheduler.take(100, 2.0).ready == batch
+
+
+@given(waiting=st.integers(1, 40), workers=st.integers(1, 8), room=st.integers(1, 50))
+def test_a_worker_takes_its_share(waiting: int, workers: int, room: int) -> None:
+    scheduler = Scheduler(1000, workers)
+    scheduler.admit([sequence() for _ in range(waiting)])
+    assert len(scheduler.take(room, 1.0).ready) == min(room, math.ceil(waiting / workers))
+    takes = 1
+    while scheduler.sequences:
+        scheduler.take(room, 1.0)
+        takes += 1
+    assert takes <= waiting, "every take gets something"
+
+
+def test_overdue_ones_are_told_once_and_take_no_room() -> None:
+    scheduler = Scheduler(100, 1)
+    late, on_time = [sequence(2, deadline=1.0) for _ in range(3)], [sequence(2, deadline=1.1) for _ in range(2)]
+    scheduler.admit(late + on_time)
+    taken = scheduler.take(2, 1.0)
+    assert taken.overdue == late
+    assert taken.ready == on_time
+    again = scheduler.take(2, 2.0)
+    assert again.overdue == again.ready == []
+    assert (scheduler.sequences, scheduler.tokens) == (0, 0)
+
+
+def test_those_who_leave_free_their_place_at_once_and_do_not_pile_up() -> None:
+    scheduler = Scheduler(2, 1)
+    stays = sequence(arrived=0.0)
+    scheduler.admit([stays])
+    for n in range(5000):
+        leaves = sequence(arrived=float(n))
+        scheduler.admit([leaves])  # would be refused, had the last one kept its place
+        scheduler.abandon(leaves)
+        scheduler.abandon(leaves)
+        assert len(scheduler._queue) <= 67
+    assert scheduler.take(9, 0.0).ready == [stays]
+    assert scheduler.take(9, 0.0).ready == []
+
+
+def test_retry_after_is_the_measured_time_to_drain_the_queue() -> None:
+    scheduler = Scheduler(10_000, 2)
+    assert scheduler.retry_after() == 1, "nothing measured"
+    scheduler.admit([sequence(1000)])
+    scheduler.drained(0, 1.0)
+    assert scheduler.retry_after() == 1, "nothing finished"
+    scheduler = Scheduler(10_000, 2)
+    scheduler.admit([sequence(1000)])
+    for _ in range(10):
+        scheduler.drained(51, 0.5)  # 102 tokens a second, each of two workers
+    assert scheduler.retry_after() == 5
+    for _ in range(200):
+        scheduler.drained(51, 5.0)  # ten times slower: the past fades
+    assert scheduler.retry_after() == 50
+    for _ in range(200):
+        scheduler.drained(1, 1.0)
+    assert scheduler.retry_after() == 60, "at most"
+    for _ in range(200):
+        scheduler.drained(10_000, 0.01)
+    assert scheduler.retry_after() == 1, "at least"
+    with pytest.raises(Overloaded) as caught:
+        scheduler.admit([sequence(9_001)])
+    assert caught.value.headers["Retry-After"] == "1"

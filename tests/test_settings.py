@@ -1,0 +1,139 @@
+"""The table of settings: every field by environment and by flag."""
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import PREFIX, Settings, SettingsError, flag, variable
+
+OTHER = {
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("9000", 9000),
+    "store": ("/models", Path("/models")),
+    "model": ("reviews", "reviews"),
+    "device": ("cpu", "cpu"),
+    "threads": ("3", 3),
+    "lanes": ("7", 7),
+    "step_tokens": ("512", 512),
+    "max_tokens": ("128", 128),
+    "max_sequences": ("9", 9),
+    "max_body_bytes": ("1000", 1000),
+    "queue_tokens": ("2000000", 2_000_000),
+    "timeout_ms": ("250", 250),
+    "drain_seconds": ("0.5", 0.5),
+    "shutdown_seconds": ("4", 4),
+    "log_level": ("debug", "debug"),
+}
+"""For each field a value other than its default, as text and as read."""
+
+
+def load(*arguments: str, **environment: str) -> Settings:
+    return Settings.load(arguments, environment)
+
+
+def test_the_defaults() -> None:
+    assert load(PATH="/bin", LSTM_SERVE_PORT="tcp://10.0.0.1:80") == Settings()
+    settings = Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert (settings.max_tokens, settings.max_sequences, settings.max_body_bytes) == (4096, 256, 4 << 20)
+
+
+def test_every_field_is_here() -> None:
+    assert OTHER.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_by_environment_and_by_flag(name: str) -> None:
+    text, value = OTHER[name]
+    assert getattr(Settings(), name) != value
+    expected = Settings().model_copy(update={name: value})
+    assert Settings.load([], {variable(name): text}) == expected
+    assert Settings.load([flag(name), text], {}) == expected
+    assert Settings.load([f"{flag(name)}={text}"], {}) == expected
+
+
+def test_the_flag_wins() -> None:
+    assert load("--port", "2", LSTMSERVE_PORT="1", LSTMSERVE_LANES="5") == Settings(port=2, lanes=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("LSTMSERVE_PROT", "did you mean LSTMSERVE_PORT?"),
+        ("LSTMSERVE_MAX_TOKEN", "did you mean LSTMSERVE_MAX_TOKENS?"),
+        ("LSTMSERVE_port", "did you mean LSTMSERVE_PORT?"),
+        ("LSTMSERVE_MODEL_CONFIG", "unknown setting"),
+        ("LSTMSERVE_", "unknown setting"),
+        ("LSTMSERVE_XYZZY_QUUX", "unknown setting (python -m service --help lists them)"),
+    ],
+)
+def test_an_unknown_variable_is_refused(name: str, hint: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load([], {name: "1"})
+    assert str(caught.value).startswith(f"{name}: ")
+    assert hint in str(caught.value)
+
+
+def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("--prot", "1")
+    assert caught.value.code == 2
+    assert "--prot" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("host", ""),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("port", "http"),
+        ("port", ""),
+        ("model", ""),
+        ("device", "gpu"),
+        ("threads", "1025"),
+        ("lanes", "0"),
+        ("step_tokens", "0"),
+        ("max_tokens", "0"),
+        ("max_sequences", "1.5"),
+        ("max_body_bytes", "4MB"),
+        ("queue_tokens", "0"),
+        ("timeout_ms", "0"),
+        ("timeout_ms", "86400001"),
+        ("drain_seconds", "nan"),
+        ("drain_seconds", "-0.1"),
+        ("shutdown_seconds", "3601"),
+        ("log_level", "loud"),
+        ("log_level", "a\nb"),
+    ],
+)
+def test_out_of_bounds_names_where_it_was_set(name: str, text: str) -> None:
+    with pytest.raises(SettingsError) as by_environment:
+        Settings.load([], {variable(name): text})
+    assert str(by_environment.value).startswith(f"{variable(name)}=")
+    assert PREFIX + name.upper() == variable(name)
+    with pytest.raises(SettingsError) as by_flag:
+        Settings.load([f"{flag(name)}={text}"], {variable(name): OTHER[name][0]})
+    assert str(by_flag.value).startswith(f"{flag(name)}=")
+    for error in (by_environment, by_flag):
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_largest_allowed_request_must_fit_the_queue() -> None:
+    assert load("--queue-tokens", "20", "--max-tokens", "5", "--max-sequences", "4").queue_tokens == 20
+    with pytest.raises(SettingsError) as caught:
+        load("--queue-tokens", "19", "--max-tokens", "5", "--max-sequences", "4")
+    message = str(caught.value)
+    assert message.startswith("LSTMSERVE_QUEUE_TOKENS=19 is below LSTMSERVE_MAX_TOKENS x LSTMSERVE_MAX_SEQUENCES = 20")
+    assert len(message.splitlines()) == 1
+
+
+def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("--help")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, info in Settings.model_fields.items():
+        assert f"{flag(name)} VALUE" in text
+        assert info.description
+        assert f"{info.description} (default: {info.default})" in text
