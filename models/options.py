@@ -172,7 +172,7 @@ def split_size(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf or (value > 1 and value % 1):
         raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a fraction between 0 and 1")
-    return value
+    return value if value < 1 else int(value)
 
 
 def names(text: str) -> tuple[str, ...]:

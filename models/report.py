@@ -91,7 +91,8 @@ def model_card(report: Report) -> str:
         "`metrics.json` has all figures, `curves.png` the losses by epoch, `confusion.png` the confusion matrix.",
         "## Training",
         f"Best epoch {report.best_epoch} of {len(report.history)}; {report.seconds:.0f} seconds on "
-        f"{hardware(settings.device)}, torch {torch.__version__}, {settings.threads} threads. Made by the following; "
+        f"{hardware(settings.device)}, torch {torch.__version__}, {settings.threads} "
+        f"thread{'s' * (settings.threads != 1)}. Made by the following; "
         + (
             "on the same machine and versions it gives the same weights, byte for byte:"
             if settings.device == "cpu"
@@ -157,7 +158,7 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     ]
     loss.set(xlabel="epoch", ylabel="loss (nats)", xticks=epochs)
     accuracy.set(ylabel="accuracy")
-    loss.legend(handles=lines, loc="best")
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
     return figure
 
 
