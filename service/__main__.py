@@ -44,11 +44,10 @@ def _serve(settings: Settings) -> int:
     backend = choose(settings.device, settings.threads)
     repository = open_repository(settings.store, settings.model, backend)
     listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
     log.info(
         "serving",
         extra={
-            "address": f"http://{host}:{port}",
+            "address": _url(listener),
             "models": {model.name: model.version for model in repository},
             "engine": backend.name,
             "device": backend.device,
@@ -61,6 +60,7 @@ def _serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
     server = Server(config)
@@ -72,7 +72,8 @@ def _serve(settings: Settings) -> int:
             server.should_exit = True
 
         def drain(seconds: float) -> None:
-            """Not ready at once; a second signal does not wait for the delay."""
+            """Not ready at once; a second signal does not wait for the delay, a third one for nothing."""
+            server.force_exit = server.should_exit
             loop.call_later(0 if app.state.draining else seconds, leave)
             app.state.draining = True
             log.info("draining", extra={"seconds": seconds})
@@ -91,12 +92,20 @@ def _listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises OSError, naming host and port."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        every = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, dualstack_ipv6=every)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a host name"
+        raise OSError(f"cannot listen on {host} port {port}: {reason}") from error
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
 if __name__ == "__main__":
-    # until the event loop handles it; without a handler process 1 of a container would not hear it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # until the event loop handles them; without a handler process 1 of a container would not hear SIGTERM
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     sys.exit(main())

@@ -5,22 +5,22 @@ import logging
 import re
 import time
 import uuid
-from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem
+from service.logs import request_id
 from service.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request that the current task answers."""
+CLIENT_LEFT = 499
+"""Status in logs and metrics where the client left before its reply (nginx's number; never sent)."""
 
-NO_REPLY = 499
-"""Status in logs and metrics where the client left, or the shutdown limit came, before the reply (never sent)."""
+PROBES = ("/livez", "/readyz", "/metrics")
+"""Asked every few seconds by machines: logged at level debug."""
 
 
 class Access:
@@ -50,10 +50,12 @@ class Access:
             with self._metrics.in_flight.track_inprogress():
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            status = NO_REPLY
-        except asyncio.CancelledError:
-            status = status or NO_REPLY
-            raise
+            status = CLIENT_LEFT
+        except asyncio.CancelledError:  # by the server, at the shutdown limit
+            log.warning("cut off by the shutdown limit")
+            if not status:
+                detail = "the service stops and LSTMSERVE_SHUTDOWN_SECONDS are over: send the request elsewhere"
+                await problem(503, detail, identity)(scope, receive, send_with_id)
         except Exception:
             log.exception("unexpected error")
             if status:
@@ -64,9 +66,11 @@ class Access:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.replied(scope["method"], route, status, seconds)
-            log.info(
+            log.log(
+                logging.DEBUG if route in PROBES else logging.INFO,
                 "request",
                 extra={
+                    "client": scope["client"][0] if scope.get("client") else None,
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,

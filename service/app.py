@@ -10,10 +10,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.access import Access, request_id
+from service.access import Access
 from service.batcher import Batcher
 from service.engine import Backend
 from service.errors import ServiceError, problem
+from service.logs import request_id
 from service.metrics import Metrics
 from service.repository import Repository
 from service.routes import docs, health, predict
@@ -48,15 +49,19 @@ def create_app(settings: Settings, repository: Repository, backend: Backend) -> 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.draining = False
 
+    def live() -> bool:
+        return batcher.healthy
+
     def ready() -> bool:
-        return batcher.healthy and not app.state.draining
+        return live() and not app.state.draining
 
     metrics.watch_ready(ready)
     app.include_router(predict.router(repository, batcher, settings))
-    app.include_router(health.router(metrics, ready))
+    app.include_router(health.router(metrics, live, ready))
     docs.mount(app)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -16,6 +16,9 @@ from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
+STEP_SECONDS = 10.0
+"""More than any step takes."""
+
 
 class Answer(NamedTuple):
     """Logits ``[sequences][num_logits]`` and where the time went, in seconds."""
@@ -55,11 +58,13 @@ class Batcher:
             worker.start()
 
     async def close(self) -> None:
-        """Ends the engine threads after the step that each is in."""
+        """Ends the engine threads after the step that each is in; does not wait for ever for a step that hangs."""
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:
-            await asyncio.to_thread(worker.join)
+            await asyncio.to_thread(worker.join, STEP_SECONDS)
+        if stuck := sum(worker.is_alive() for worker in self._workers):
+            log.error("engine threads are left in a step that does not end", extra={"threads": stuck})
 
     @property
     def healthy(self) -> bool:
@@ -87,7 +92,7 @@ class Batcher:
             async with asyncio.timeout(seconds):
                 await request.future
         except TimeoutError as error:
-            raise DeadlineExceeded(f"no answer within the deadline of {round(1000 * seconds)} ms") from error
+            raise DeadlineExceeded from error
         except EngineFailed:
             log.exception("a sequence could not be computed")  # here, where the request's id is known
             raise

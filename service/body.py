@@ -6,13 +6,22 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from service.errors import BodyTooLarge, UnsupportedMediaType
+from service.errors import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 
 T = TypeVar("T")
 
 
-async def read_json(request: Request, limit: int) -> bytes:
-    """The body's bytes. Raises UnsupportedMediaType, or BodyTooLarge as soon as it is known to be over `limit`."""
+async def read_json(request: Request, limit: int, seconds: float) -> bytes:
+    """The body's bytes.
+
+    Raises UnsupportedMediaType, BodyTooLarge as soon as it is known to be over `limit` bytes, or BodyTooSlow when it
+    is not there after `seconds`.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _read(request, limit)
+    except TimeoutError as error:
+        raise BodyTooSlow from error
     sent = request.headers.get("content-type", "none")
     media, *parameters = (part.strip().lower() for part in sent.split(";"))
     charsets = {parameter for parameter in parameters if parameter.startswith("charset")}
@@ -20,13 +29,25 @@ async def read_json(request: Request, limit: int) -> bytes:
         raise UnsupportedMediaType(f"Content-Type must be application/json in UTF-8, not {sent!r}")
     if (encoding := request.headers.get("content-encoding", "identity")).lower() != "identity":
         raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is not supported: send the body as it is")
-    if int(request.headers.get("content-length", 0)) > limit:
+    return body
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """Reads before anything is refused, for many clients hear nothing until they have sent all.
+
+    For that reason too a body over the limit is read on and dropped, up to as much again.
+    """
+    if int(request.headers.get("content-length", 0)) > 2 * limit:
         raise BodyTooLarge(limit)
-    body = bytearray()
+    body, size = bytearray(), 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
+        size += len(chunk)
+        if size <= limit:
+            body += chunk
+        elif size > 2 * limit:
+            break
+    if size > limit:
+        raise BodyTooLarge(limit)
     return bytes(body)
 
 

@@ -3,6 +3,7 @@
 ServiceError
 ├── NotJSON               400
 ├── UnknownModel          404
+├── BodyTooSlow           408
 ├── BodyTooLarge          413
 ├── UnsupportedMediaType  415
 ├── InvalidContent        422
@@ -55,14 +56,23 @@ class UnknownModel(ServiceError):
     status = HTTPStatus.NOT_FOUND
 
 
+class BodyTooSlow(ServiceError):
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the body did not arrive by the deadline, which X-Request-Timeout-Ms or LSTMSERVE_TIMEOUT_MS sets",
+            headers={"Connection": "close"},  # what is left of it is not read
+        )
+
+
 class BodyTooLarge(ServiceError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
     def __init__(self, limit: int) -> None:
-        # What is left of the body is not read, so the connection cannot be used again.
         super().__init__(
             f"the body is over the limit of {limit} bytes (LSTMSERVE_MAX_BODY_BYTES); send several smaller requests",
-            headers={"Connection": "close"},
+            headers={"Connection": "close"},  # what is left of it is not read
         )
 
 
@@ -91,6 +101,11 @@ class NotReady(ServiceError):
 
 class DeadlineExceeded(ServiceError):
     status = HTTPStatus.GATEWAY_TIMEOUT
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no answer by the deadline, which X-Request-Timeout-Ms or LSTMSERVE_TIMEOUT_MS sets; ask for less, or later"
+        )
 
 
 def problem(

@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from contextvars import ContextVar
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from service.access import request_id
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request that the current task answers."""
 
 
 def configure(level: str) -> None:

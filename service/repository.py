@@ -1,5 +1,6 @@
 """Models on disk -> verified versions in memory, ready to answer."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -13,6 +14,8 @@ from models.config import ModelConfig
 from service.engine import Backend, Engine
 from service.errors import UnknownModel
 from service.sequence import Sequence
+
+log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """Golden cases hold when every float32 logit is within this times max(1, |logit|) of the reference."""
@@ -57,24 +60,33 @@ def open_repository(store: Path, default: str, backend: Backend) -> Repository:
     folders = sorted(folder for folder in store.iterdir() if folder.is_dir() and NAME.fullmatch(folder.name))
     if default not in [folder.name for folder in folders]:
         raise ArtifactError(store / default, "no such model (LSTMSERVE_MODEL)")
-    return Repository([_load(folder, backend) for folder in folders], default)
+    models = []
+    for folder in folders:
+        version = _highest_version(folder)
+        if version is not None:
+            models.append(_load(version, backend))
+        elif folder.name == default:
+            raise ArtifactError(folder, f"has no complete version (a folder 1, 2, ... with {SUMS})")
+        else:
+            log.warning("a folder of the store has no complete version and is left out", extra={"folder": str(folder)})
+    return Repository(models, default)
 
 
 def _load(folder: Path, backend: Backend) -> Model:
-    version = _highest_version(folder)
-    artifact = read_artifact(version)
-    weights = backend.load(artifact)
-    _verify(version, artifact.golden, weights, backend.engine)
-    return Model(folder.name, int(version.name), artifact.config, weights)
+    artifact = read_artifact(folder)
+    try:
+        weights = backend.load(artifact)
+        _verify(folder, artifact.golden, weights, backend.engine)
+    except (RuntimeError, MemoryError) as error:  # torch's, for want of memory above all
+        raise ArtifactError(folder, f"cannot be loaded on {backend.device}: {error}") from error
+    return Model(folder.parent.name, int(folder.name), artifact.config, weights)
 
 
-def _highest_version(folder: Path) -> Path:
+def _highest_version(folder: Path) -> Path | None:
     """A version is a folder named by an integer that has its digests, which are written last."""
     versions = [path for path in folder.iterdir() if re.fullmatch(r"[1-9]\d{0,9}", path.name, re.ASCII)]
     complete = [path for path in versions if (path / SUMS).is_file()]
-    if not complete:
-        raise ArtifactError(folder, f"has no complete version (a folder 1, 2, ... with {SUMS})")
-    return max(complete, key=lambda path: int(path.name))
+    return max(complete, key=lambda path: int(path.name), default=None)
 
 
 def _verify(folder: Path, golden: list[GoldenCase], weights: Hashable, make_engine: Callable[[], Engine]) -> None:

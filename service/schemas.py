@@ -19,13 +19,11 @@ REMEDIES = {
     "too_long": "send it in several requests, or shorten it",
     "too_short": "send at least one",
     "int_type": "a JSON integer; not a float, string, boolean or null",
-    "extra_forbidden": "the fields are token_ids and lengths",
-    "missing": "it is required",
 }
 """What to do, by pydantic's error type; the other messages say it themselves."""
 
-MAX_NAME = 64
-"""Characters of a field's name that an error repeats."""
+MAX_ECHO = 64
+"""Characters of a field's name or of a number that an error repeats."""
 
 
 class Vocabulary(NamedTuple):
@@ -39,7 +37,10 @@ class Vocabulary(NamedTuple):
 class PredictRequest(BaseModel):
     """A rectangular batch of token ids, right-padded with the model's pad id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # unknown fields are collected and refused below: pydantic would make an error of each of a million
+    model_config = ConfigDict(
+        frozen=True, extra="allow", strict=True, json_schema_extra={"additionalProperties": False}
+    )
 
     token_ids: list[list[int]]
     lengths: list[int] | None = None
@@ -57,6 +58,12 @@ class PredictRequest(BaseModel):
         return [row[:length] for row, length in zip(self.token_ids, lengths, strict=True)]
 
     def _problems(self, vocabulary: Vocabulary) -> Iterator[InitErrorDetails]:
+        if self.model_extra:
+            fields = ", ".join(type(self).model_fields)
+            name = next(iter(self.model_extra))
+            yield _wrong(
+                (name,), "unknown_field", f"is one of {len(self.model_extra)} unknown fields; known: {fields}"
+            )
         width = len(self.token_ids[0])
         for number, row in enumerate(self.token_ids):
             if len(row) != width:
@@ -70,7 +77,7 @@ class PredictRequest(BaseModel):
                 yield _wrong(
                     ("token_ids", number, column),
                     "vocabulary",
-                    f"token id {row[column]} is outside the model's vocabulary of {vocabulary.size}",
+                    f"token id {str(row[column])[:MAX_ECHO]} is outside the model's vocabulary of {vocabulary.size}",
                 )
         if self.lengths is None:
             lengths = [_unpadded(row, vocabulary.pad_id) for row in self.token_ids]
@@ -110,7 +117,7 @@ class PredictRequest(BaseModel):
             yield _wrong(
                 ("token_ids", number, column),
                 "beyond_length",
-                f"is {row[column]}, beyond the row's length of {length}: only the pad id {pad} may stand there",
+                f"is beyond the row's length of {length}: only the pad id {pad} may stand there",
             )
 
 
@@ -204,7 +211,7 @@ def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> 
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
     if details[0]["type"] == "json_invalid":
-        raise NotJSON(f"the body is not JSON: {details[0]['ctx']['error']}")
+        raise NotJSON(f"the body is not JSON that can be read: {details[0]['ctx']['error']}")
     listed = []
     for detail in details[:MAX_LISTED]:
         remedy = REMEDIES.get(detail["type"])
@@ -215,7 +222,7 @@ def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> 
 
 def _pointer(loc: tuple[int | str, ...]) -> str:
     """A JSON pointer in the form of a URI fragment (RFC 6901, section 6); the name of an unknown field is cut short."""
-    names = (str(part)[:MAX_NAME].replace("~", "~0").replace("/", "~1") for part in loc)
+    names = (str(part)[:MAX_ECHO].replace("~", "~0").replace("/", "~1") for part in loc)
     return "#" + "".join(f"/{quote(name)}" for name in names)
 
 

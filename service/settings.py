@@ -4,7 +4,7 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -34,6 +34,9 @@ class Settings(BaseModel):
     queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
     timeout_ms: int = Field(
         30_000, ge=1, le=86_400_000, description="time to answer a request; a client may ask for less, not more"
+    )
+    keep_alive_seconds: int = Field(
+        75, ge=1, le=3600, description="time that an idle connection stays open; longer than a proxy before it keeps it"
     )
     drain_seconds: float = Field(1.0, ge=0, le=3600, description="time from SIGTERM (not ready) to the listener's end")
     shutdown_seconds: int = Field(30, ge=0, le=3600, description="time then given to requests in flight")
@@ -91,9 +94,12 @@ def _field(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service",
+        allow_abbrev=False,
         description="Serves recurrent sequence classifiers over HTTP.",
         epilog=f"Each flag is also an environment variable: --port is {PREFIX}PORT. Flags win.",
     )
     for name, info in Settings.model_fields.items():
-        parser.add_argument(flag(name), metavar="VALUE", help=f"{info.description} (default: {info.default})")
+        choices = get_args(info.annotation)
+        metavar = "{" + ",".join(choices) + "}" if choices else "VALUE"
+        parser.add_argument(flag(name), metavar=metavar, help=f"{info.description} (default: {info.default})")
     return parser

@@ -39,14 +39,18 @@ class Worker(threading.Thread):
             self._changed.notify_all()
 
     def run(self) -> None:
-        while self._refill():
-            began = time.monotonic()
-            outcomes = self._step()
-            seconds = time.monotonic() - began
-            with self._changed:
-                self._scheduler.drained(sum(len(outcome.sequence.token_ids) for outcome in outcomes), seconds)
-            self._held.difference_update(outcome.sequence for outcome in outcomes)
-            self._deliver(outcomes + self._drop())
+        try:
+            while self._refill():
+                try:
+                    self._advance()
+                except Exception:
+                    log.exception("the engine failed and is replaced", extra={"sequences": len(self._held)})
+                    # before it is replaced, which may fail as well
+                    self._deliver([Outcome(sequence, EngineFailed("the engine failed")) for sequence in self._held])
+                    self._held.clear()
+                    self._engine = self._make_engine()
+        except Exception:
+            log.critical("an engine thread has ended: the service is neither ready nor live", exc_info=True)
 
     def _refill(self) -> bool:
         """Fills the free lanes; waits while there is nothing to do. False: stop."""
@@ -67,28 +71,20 @@ class Worker(threading.Thread):
         self._deliver(outcomes)
         return True
 
-    def _step(self) -> list[Outcome]:
-        """One engine step. An engine that raises is replaced; all that it held is answered with an error."""
-        try:
-            return self._engine.step(self._budget)
-        except Exception:
-            log.exception("the engine failed and is replaced", extra={"sequences": len(self._held)})
-            # before it is replaced, which may fail as well
-            self._deliver([Outcome(sequence, EngineFailed("the engine failed")) for sequence in self._held])
-            self._held.clear()
-            self._engine = self._make_engine()
-            return []
-
-    def _drop(self) -> list[Outcome]:
-        """Frees the lanes of sequences whose caller left or whose deadline passed."""
+    def _advance(self) -> None:
+        """One step; then frees the lanes of sequences whose caller left or whose deadline passed."""
+        began = time.monotonic()
+        outcomes = self._engine.step(self._budget)
         now = time.monotonic()
-        dropped = [sequence for sequence in self._held if sequence.gone or sequence.deadline <= now]
-        for sequence in dropped:
+        with self._changed:
+            self._scheduler.drained(sum(len(outcome.sequence.token_ids) for outcome in outcomes), now - began)
+        self._held.difference_update(outcome.sequence for outcome in outcomes)
+        self._deliver(outcomes)
+        for sequence in [each for each in self._held if each.gone or each.deadline <= now]:
             self._engine.cancel(sequence)
             self._held.remove(sequence)
-        return [overdue(sequence) for sequence in dropped]
+            self._deliver([overdue(sequence)])
 
 
 def overdue(sequence: Sequence) -> Outcome:
-    waited = round(1000 * (sequence.deadline - sequence.arrived))
-    return Outcome(sequence, DeadlineExceeded(f"no answer within the deadline of {waited} ms"))
+    return Outcome(sequence, DeadlineExceeded())

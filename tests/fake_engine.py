@@ -38,7 +38,7 @@ class Fake:
     """What the fake engines of one backend were given, and how they behave.
 
     `gate`: a step waits until it is set. `per_step`: tokens of each sequence that a step computes.
-    `step_fails`, `start_fails`, `make_fails`: raised once, by the next call.
+    `step_fails`, `start_fails`, `cancel_fails`, `make_fails`: raised once, by the next call.
     """
 
     def __init__(self, threads: int = 1, per_step: int = 4096) -> None:
@@ -54,6 +54,7 @@ class Fake:
         self.cancelled: list[list[int]] = []
         self.step_fails: Exception | None = None
         self.start_fails: Exception | None = None
+        self.cancel_fails: Exception | None = None
         self.make_fails: Exception | None = None
 
     def backend(self) -> Backend:
@@ -81,6 +82,7 @@ class FakeEngine:
 
     def cancel(self, sequence: Sequence) -> None:
         del self._done[sequence]
+        self._fake.fail("cancel_fails")
         self._fake.cancelled.append(sequence.token_ids)
 
     def step(self, budget: int) -> list[Outcome]:

@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from service import logs
-from service.access import NO_REPLY, Access, request_id
+from service.access import CLIENT_LEFT, Access
 from service.errors import NotReady
+from service.logs import request_id
 from service.metrics import Metrics
 from tests.fake_engine import Fake, fake_app, running
 
@@ -62,7 +63,7 @@ async def samples(client: httpx.AsyncClient) -> dict[str, float]:
 
 def last_request(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     record = [record for record in caplog.records if record.getMessage() == "request"][-1]
-    return {name: getattr(record, name) for name in ("method", "path", "status", "ms")}
+    return {name: getattr(record, name) for name in ("client", "method", "path", "status", "ms")}
 
 
 @pytest.mark.parametrize("sent", ["a", "0af7651916cd43dd8448eb211c80319c", "A.b:c/d+e=f-g_h", "x" * 128])
@@ -130,7 +131,7 @@ async def test_a_client_that_left_is_counted_as_such(fake: Fake, caplog: pytest.
         scope = {"type": "http", "method": "GET", "path": "/left", "headers": [], "query_string": b""}
         await app(scope, receive, send)
         assert sent == []
-        assert last_request(caplog)["status"] == NO_REPLY == 499
+        assert last_request(caplog)["status"] == CLIENT_LEFT == 499
         assert (await samples(client))['lstmserve_requests_total{method="GET",route="/left",status="499"}'] == 1
 
 
@@ -139,9 +140,17 @@ async def test_a_line_for_every_request(client: httpx.AsyncClient, caplog: pytes
     await client.get("/identity/5?secret=1")
     line = last_request(caplog)
     assert line.pop("ms") >= 0
-    assert line == {"method": "GET", "path": "/identity/5", "status": 200}
+    assert line == {"client": "127.0.0.1", "method": "GET", "path": "/identity/5", "status": 200}
     await client.post("/nowhere")
     assert last_request(caplog)["status"] == 404
+
+
+async def test_probes_are_logged_at_debug_alone(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for path in ("/livez", "/readyz", "/metrics"):
+        await client.get(path)
+        levels = [record.levelname for record in caplog.records if getattr(record, "path", None) == path]
+        assert levels == ["DEBUG"]
 
 
 async def test_metrics_are_by_route_template(client: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from service import errors
 from service.app import _on_service_error
-from service.errors import BodyTooLarge, FieldError, Overloaded, ServiceError, problem
+from service.errors import BodyTooLarge, BodyTooSlow, DeadlineExceeded, FieldError, Overloaded, ServiceError, problem
 from service.schemas import Problem
 
 pytestmark = pytest.mark.anyio
@@ -20,6 +20,8 @@ FAMILY = ServiceError.__subclasses__()
 def make(kind: type[ServiceError]) -> ServiceError:
     if kind is BodyTooLarge:
         return BodyTooLarge(10)
+    if kind in (BodyTooSlow, DeadlineExceeded):
+        return kind()
     if kind is Overloaded:
         return Overloaded("full", 7)
     return kind("what happened")
@@ -33,7 +35,7 @@ def test_the_docstring_draws_the_whole_tree() -> None:
 
 def test_statuses_are_distinct_errors() -> None:
     statuses = [kind.status for kind in FAMILY]
-    assert len(set(statuses)) == len(statuses) == 9
+    assert len(set(statuses)) == len(statuses) == 10
     assert all(400 <= status < 600 for status in statuses)
 
 
@@ -59,7 +61,7 @@ async def test_each_renders_to_the_one_shape(kind: type[ServiceError]) -> None:
 
 def test_headers_of_those_that_have_some() -> None:
     assert make(Overloaded).headers == {"Retry-After": "7"}
-    assert [kind for kind in FAMILY if make(kind).headers] == [BodyTooLarge, Overloaded]
+    assert [kind for kind in FAMILY if make(kind).headers] == [BodyTooSlow, BodyTooLarge, Overloaded]
 
 
 def test_field_errors_are_told_with_their_count() -> None:

@@ -27,8 +27,10 @@ async def test_ready_while_the_engine_threads_run(fake: Fake) -> None:
         assert not await ready(client), "before the start"
         async with app.router.lifespan_context(app):
             assert await ready(client)
+            assert (await client.get("/livez")).json() == {"status": "ok"}
+            for path in ("/livez", "/readyz"):
+                assert (await client.head(path)).status_code == 200
         assert not await ready(client), "after the end"
-        assert (await client.get("/livez")).json() == {"status": "ok"}
 
 
 async def test_draining_is_not_ready_but_answers(fake: Fake) -> None:
@@ -41,8 +43,7 @@ async def test_draining_is_not_ready_but_answers(fake: Fake) -> None:
         assert reply.json()["logits"] == [right([5, 6])]
 
 
-async def test_not_ready_when_an_engine_thread_has_ended(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("threading.excepthook", lambda _: None)
+async def test_neither_ready_nor_live_when_an_engine_thread_has_ended(fake: Fake) -> None:
     async with running(fake_app(fake)) as client:
         fake.step_fails, fake.make_fails = RuntimeError("device lost"), RuntimeError("still lost")
         reply = await client.post("/predict", json={"token_ids": [[1]]})
@@ -53,4 +54,4 @@ async def test_not_ready_when_an_engine_thread_has_ended(fake: Fake, monkeypatch
 
         await until(not_ready)
         assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 503
-        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/livez")).status_code == 503

@@ -13,15 +13,22 @@ ROOT = Path(__file__).parents[1]
 
 ALLOWED = {
     "service.__main__": {"service.app", "service.engine", "service.logs", "service.repository", "service.settings"},
-    "service.app": {"service.access", "service.routes", "service.batcher", "service.engine", "service.repository"},
+    "service.app": {
+        "service.access",
+        "service.logs",
+        "service.routes",
+        "service.batcher",
+        "service.engine",
+        "service.repository",
+    },
     "service.routes": {"service.batcher", "service.repository", "service.body"},
     "service.batcher": {"service.worker", "service.scheduler", "service.engine", "service.sequence"},
     "service.repository": {"service.engine", "service.sequence"},
     "service.worker": {"service.scheduler", "service.engine", "service.sequence"},
     "service.scheduler": {"service.sequence"},
     "service.engine": {"service.sequence"},
-    "service.logs": {"service.access"},
-    "service.access": set(),
+    "service.access": {"service.logs"},
+    "service.logs": set(),
     "service.body": set(),
     "service.schemas": set(),
     "service.sequence": set(),
@@ -50,6 +57,7 @@ TORCH = {
     "models.report",
     "models.run",
     "models.train",
+    "models.weights_file",
     "service.engine.packed",
 }
 """Modules that may import torch; others may reach it through these."""

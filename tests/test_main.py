@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from service.__main__ import main
-from service.access import NO_REPLY
 from tests.server import Server
 from tests.tiny import write_tiny
 
@@ -116,8 +115,11 @@ def test_a_second_sigterm_does_not_wait_for_the_drain_delay(store: Path) -> None
         assert server.wait(20) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
-def test_sigterm_while_models_are_loading_exits_0(tmp_path: Path, prefix: Sequence[str]) -> None:
+def test_a_signal_while_models_are_loading_exits_0(
+    tmp_path: Path, prefix: Sequence[str], number: signal.Signals
+) -> None:
     write_tiny(tmp_path / "imdb" / "1")
     config = tmp_path / "imdb" / "1" / "config.json"
     config.unlink()
@@ -126,9 +128,26 @@ def test_sigterm_while_models_are_loading_exits_0(tmp_path: Path, prefix: Sequen
     end = time.monotonic() + 60
     while not handles(server, signal.SIGTERM) and time.monotonic() < end:
         time.sleep(0.01)
-    send(server, signal.SIGTERM)
+    send(server, number)
     with server:
         assert server.wait(30) == 0
+    assert server.lines == []
+
+
+def test_a_third_signal_waits_for_nothing(store: Path) -> None:
+    with Server(store, "--drain-seconds", "60", "--shutdown-seconds", "60") as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as stalled:
+            stalled.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            while "lstmserve_requests_in_flight 2.0" not in httpx.get(f"{server.url}/metrics").text:
+                pass
+            for message in ("draining", "draining", "draining"):
+                heard = sum(record["message"] == message for record in server.log)
+                send(server, signal.SIGTERM)
+                while sum(record["message"] == message for record in server.log) == heard:
+                    time.sleep(0.01)
+                time.sleep(0.3)  # the server looks up every 0.1 s
+            assert server.wait(20) == 0
 
 
 def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Path) -> None:
@@ -148,9 +167,10 @@ def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Pa
         send(server, signal.SIGTERM)
         assert server.wait(30) == 0
         sender.join()
-        assert len(endings) == 1
+        assert isinstance(endings[0], httpx.Response)
+        assert "LSTMSERVE_SHUTDOWN_SECONDS" in endings[0].json()["detail"]
     cut = [record for record in server.log if record.get("path") == "/predict"]
-    assert [record["status"] for record in cut] == [NO_REPLY]
+    assert [record["status"] for record in cut] == [503]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -187,6 +207,22 @@ def test_a_taken_port_is_named(store: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"cannot listen on 127.0.0.1 port {port}" in message
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "no.such.host.invalid"])
+def test_a_host_that_is_none_is_named(store: Path, capsys: pytest.CaptureFixture[str], host: str) -> None:
+    message = refused(capsys, "--store", str(store), "--host", host, "--threads", "1", "--log-level", "error")
+    assert f"cannot listen on {host} port 8000: " in message
+
+
+def test_an_ipv6_address_is_a_url_in_the_log(store: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"needs IPv6 on loopback: {error}")
+    with Server(store, "--host", "::1") as server:
+        assert server.url.startswith("http://[::1]:")
+        assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
+
+
 def test_a_bad_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LSTMSERVE_PROT", "1")
     assert "LSTMSERVE_PROT: unknown setting; did you mean LSTMSERVE_PORT?" in refused(capsys)
@@ -202,7 +238,7 @@ def test_the_command_exits_2_with_one_line(tmp_path: Path) -> None:
 
 def test_every_log_line_is_json_and_requests_carry_their_id(store: Path) -> None:
     with Server(store) as server:
-        httpx.get(f"{server.url}/livez", headers={"X-Request-ID": "from-the-client"})
+        httpx.get(f"{server.url}/docs", headers={"X-Request-ID": "from-the-client"})
         send(server, signal.SIGINT)
         server.wait()
     assert len(server.log) == len(server.lines)

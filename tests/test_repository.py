@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from models.artifact import ArtifactError, write_artifact
+from models.artifact import Artifact, ArtifactError, write_artifact
 from service.engine import Backend, choose
 from service.errors import UnknownModel
 from service.repository import open_repository
@@ -20,7 +21,9 @@ def backend() -> Backend:
     return choose("cpu", 1)
 
 
-def test_the_highest_complete_version_of_each_model_serves(tmp_path: Path, backend: Backend) -> None:
+def test_the_highest_complete_version_of_each_model_serves(
+    tmp_path: Path, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
     for version in (1, 2, 10):
         write_tiny(tmp_path / "imdb" / str(version), seed=version)
     write_tiny(tmp_path / "trec" / "3", labels=("a", "b", "c"))
@@ -29,7 +32,9 @@ def test_the_highest_complete_version_of_each_model_serves(tmp_path: Path, backe
     (tmp_path / "imdb" / "12.training").mkdir()
     (tmp_path / "imdb" / "notes.txt").write_text("not a version")
     (tmp_path / ".hidden").mkdir()
+    (tmp_path / "reviews" / "1.training").mkdir(parents=True)
     repository = open_repository(tmp_path, "imdb", backend)
+    assert str(tmp_path / "reviews") in [getattr(record, "folder", None) for record in caplog.records]
     assert [(model.name, model.version) for model in repository] == [("imdb", 10), ("trec", 3)]
     assert repository.get().name == "imdb"
     assert repository.get("trec").config.labels == ("a", "b", "c")
@@ -66,6 +71,15 @@ def test_a_version_whose_golden_cases_cannot_be_computed_is_refused(tmp_path: Pa
     write_artifact(tmp_path / "imdb" / "1", artifact._replace(weights=weights))
     with pytest.raises(ArtifactError, match="a golden case cannot be computed: the model's logits are not finite"):
         open_repository(tmp_path, "imdb", backend)
+
+
+def test_a_model_that_does_not_fit_the_device_is_named(tmp_path: Path, backend: Backend) -> None:
+    def load(artifact: Artifact) -> Hashable:
+        raise RuntimeError("out of memory")
+
+    write_tiny(tmp_path / "imdb" / "1")
+    with pytest.raises(ArtifactError, match=r"imdb/1: cannot be loaded on cpu: out of memory"):
+        open_repository(tmp_path, "imdb", backend._replace(load=load))
 
 
 def test_a_broken_model_beside_the_default_is_refused_too(tmp_path: Path, backend: Backend) -> None:

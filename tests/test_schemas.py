@@ -69,9 +69,9 @@ REFUSED: dict[str, tuple[object, str, str]] = {
     "too few lengths": ({"token_ids": [[1], [2]], "lengths": [1]}, "#/lengths", "1 entries for 2 rows"),
     "too many lengths": ({"token_ids": [[1]], "lengths": [1, 1]}, "#/lengths", "2 entries for 1 rows"),
     "token beyond the length": ({"token_ids": [[1, 0, 2]], "lengths": [1]}, ROW + "/2", "beyond the row's length of 1"),
-    "unknown field": ({"token_ids": [[1]], "tokens": [[1]]}, "#/tokens", "token_ids and lengths"),
-    "unknown field, escaped": ({"token_ids": [[1]], "a/b~c d": 1}, "#/a~1b~0c%20d", "not permitted"),
-    "unknown field without a name": ({"token_ids": [[1]], "": 1}, "#/", "not permitted"),
+    "unknown field": ({"token_ids": [[1]], "tokens": [[1]]}, "#/tokens", "known: token_ids, lengths"),
+    "unknown field, escaped": ({"token_ids": [[1]], "a/b~c d": 1}, "#/a~1b~0c%20d", "1 unknown fields"),
+    "unknown field without a name": ({"token_ids": [[1]], "": 1}, "#/", "1 unknown fields"),
 }
 
 
@@ -151,7 +151,7 @@ def test_a_long_field_name_is_not_repeated_whole() -> None:
     ids=lambda body: repr(body[:20]),
 )
 def test_what_is_not_json(body: bytes) -> None:
-    with pytest.raises(NotJSON, match=r"the body is not JSON: .* at line 1 column"):
+    with pytest.raises(NotJSON, match=r"the body is not JSON that can be read: .* at line 1 column"):
         parse(SCHEMA, body, VOCABULARY)
 
 

@@ -20,6 +20,7 @@ OTHER = {
     "max_body_bytes": ("1000", 1000),
     "queue_tokens": ("2000000", 2_000_000),
     "timeout_ms": ("250", 250),
+    "keep_alive_seconds": ("5", 5),
     "drain_seconds": ("0.5", 0.5),
     "shutdown_seconds": ("4", 4),
     "log_level": ("debug", "debug"),
@@ -134,6 +135,7 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, info in Settings.model_fields.items():
-        assert f"{flag(name)} VALUE" in text
+        metavar = {"device": "{auto,cpu,cuda}", "log_level": "{debug,info,warning,error}"}.get(name, "VALUE")
+        assert f"{flag(name)} {metavar}" in text
         assert info.description
         assert f"{info.description} (default: {info.default})" in text

@@ -4,6 +4,8 @@ import contextlib
 import json
 import socket
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 import httpx
@@ -116,11 +118,38 @@ def test_an_oversized_body_gets_its_reply_by_httpx(port: int, chunked: bool) -> 
     assert "LSTMSERVE_MAX_BODY_BYTES" in refused(reply, 413).detail
 
 
-def test_a_refusal_comes_before_the_body(port: int) -> None:
+def test_a_body_that_is_far_too_large_is_refused_before_it_comes(port: int) -> None:
     with connect(port, b"", "Content-Length: 10000000000000") as client:
         assert client.recv(65536).startswith(b"HTTP/1.1 413")
-    with connect(port, b"", "Content-Length: 1000", "Content-Encoding: gzip") as client:
-        assert client.recv(65536).startswith(b"HTTP/1.1 415")
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"), [("/predict", 3 << 20, 413), ("/models/none/predict", 1 << 20, 404)]
+)
+def test_a_client_that_listens_only_when_all_is_sent_gets_its_refusal(
+    fake: Fake, path: str, size: int, status: int
+) -> None:
+    with serving(fake_app(fake, max_body_bytes=2 << 20)) as port, pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", b" " * size, JSON))
+    with refusal.value as reply:
+        assert reply.status == status
+        assert json.load(reply)["status"] == status
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:
+    with connect(port, b'{"token_ids"', "Content-Length: 100", "X-Request-Timeout-Ms: 50") as client:
+        reply = client.recv(65536)
+        assert reply.startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in reply.lower()
+        assert client.recv(65536) == b""
+
+
+def test_of_many_unknown_fields_one_is_named_and_all_are_counted(port: int) -> None:
+    body = "{" + ",".join(f'"{number}":0' for number in range(400)) + ',"token_ids":[[1]]}'
+    problem = refused(httpx.post(f"http://127.0.0.1:{port}/predict", content=body, headers=JSON), 422)
+    assert problem.error_count == 1
+    assert problem.errors is not None
+    assert "400 unknown fields" in problem.errors[0].detail
 
 
 def test_a_connection_serves_many_requests(port: int) -> None:

@@ -197,3 +197,22 @@ def test_measures_what_it_drains(fake: Fake, make: Make) -> None:
     bench.worker.join(WAIT)
     bench.admit([1] * 100)
     assert 2 <= bench.scheduler.retry_after() <= 5
+
+
+def test_an_engine_that_cannot_cancel_is_replaced_and_what_it_finished_is_delivered(make: Make) -> None:
+    fake = Fake(per_step=1)
+    bench = make(fake)
+    fake.gate.clear()
+    leaves, _, stays = bench.admit([1, 1, 1], [2], [3, 3, 3])
+    bench.worker.start()
+    assert fake.stepping.acquire(timeout=WAIT)
+    fake.cancel_fails = RuntimeError("lane lost")
+    bench.abandon(leaves)
+    fake.gate.set()
+    assert bench.next() == ([2], right([2]))
+    endings = {tuple(tokens): result for tokens, result in (bench.next(), bench.next())}
+    assert all(isinstance(result, EngineFailed) for result in endings.values())
+    assert endings.keys() == {tuple(leaves.token_ids), tuple(stays.token_ids)}
+    bench.admit([4])
+    assert bench.next() == ([4], right([4]))
+    assert fake.engines == 2

@@ -10,13 +10,21 @@ from service.metrics import Metrics
 from service.schemas import Health, problems
 
 
-def router(metrics: Metrics, ready: Callable[[], bool]) -> APIRouter:
+def router(metrics: Metrics, live: Callable[[], bool], ready: Callable[[], bool]) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
-    @routes.get("/livez", summary="Whether the process answers")
+    @routes.head("/livez", include_in_schema=False)
+    @routes.get(
+        "/livez",
+        summary="Whether the process can go on; if not, it must be started again",
+        responses=problems({503: "an engine thread has ended"}),
+    )
     async def livez() -> Health:
+        if not live():
+            raise NotReady("an engine thread has ended: start the process again")
         return Health(status="ok")
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get(
         "/readyz",
         summary="Whether requests should be sent here",

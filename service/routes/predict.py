@@ -1,6 +1,7 @@
 """Token batches in, logits out: ``POST /predict`` and ``POST /models/{name}/predict``."""
 
 import re
+import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -11,18 +12,19 @@ from starlette.responses import Response
 from service.batcher import Batcher
 from service.body import read_json, while_connected
 from service.errors import FieldError, InvalidContent
-from service.repository import Model, Repository
+from service.repository import Repository
 from service.schemas import PredictReply, Vocabulary, parse, predict_request, problems
 from service.settings import Settings
 
 PROBLEMS = {
     400: "the body is not JSON",
+    408: "the body did not arrive by the deadline",
     413: "the body is over the limit",
     415: "the body is not application/json in UTF-8",
     422: "the content is invalid",
     429: "too much is waiting; come back after Retry-After seconds",
-    500: "the engine could not compute the request",
-    503: "no engine thread is running",
+    500: "the engine could not compute the request, or an unexpected error",
+    503: "no engine thread is running, or the service stops",
     504: "no answer within the deadline",
 }
 
@@ -58,7 +60,7 @@ def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIR
         "/predict", summary="Logits of a token batch, by the default model", responses=problems(PROBLEMS), **documented
     )
     async def predict(request: Request) -> Response:
-        return await answer(request, repository.get())
+        return await answer(request)
 
     @routes.post(
         "/models/{name}/predict",
@@ -67,15 +69,18 @@ def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIR
         **documented,
     )
     async def predict_by(name: str, request: Request) -> Response:
-        return await answer(request, repository.get(name))
+        return await answer(request, name)
 
-    async def answer(request: Request, model: Model) -> Response:
+    async def answer(request: Request, name: str | None = None) -> Response:
+        began = time.monotonic()
         seconds = _timeout(request, settings.timeout_ms)
         urgent = _urgent(request)
-        body = await read_json(request, settings.max_body_bytes)
+        body = await read_json(request, settings.max_body_bytes, seconds)
+        model = repository.get(name)
         config = model.config
         batch = parse(schema, body, Vocabulary(config.vocab_size, config.pad_id, config.max_length))
-        work = batcher.run(model.weights, batch.sequences(config.pad_id), seconds=seconds, urgent=urgent)
+        left = began + seconds - time.monotonic()
+        work = batcher.run(model.weights, batch.sequences(config.pad_id), seconds=left, urgent=urgent)
         logits, queue, compute = await while_connected(request, work)
         reply = {"model": model.name, "version": model.version, "labels": config.labels, "logits": logits}
         timing = f"queue;dur={1000 * queue:.3f}, compute;dur={1000 * compute:.3f}"
