@@ -2,7 +2,7 @@ FROM python:3.11-slim-bookworm AS build
 # pip's own settings choose the index and with it the build of torch (CPU, CUDA)
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ARG TORCH="torch==2.13.0"
+ARG TORCH
 ARG EXTRAS="torch"
 WORKDIR /app
 # The dependencies alone, and the package as a link to /app: a change of the code does not install torch again.
@@ -10,7 +10,7 @@ WORKDIR /app
 COPY pyproject.toml ./
 RUN python -m venv --without-pip /opt/venv \
  && mkdir service models && touch README.md LICENSE \
- && pip --python /opt/venv/bin/python install --no-cache-dir "$TORCH" -e ".[$EXTRAS]" \
+ && pip --python /opt/venv/bin/python install --no-cache-dir "${TORCH:-torch==2.13.0}" -e ".[$EXTRAS]" \
  && cd /opt/venv/lib/python3.11/site-packages \
  && rm -rf torch/include torch/share/cmake torch/test \
  && find torch/bin -type f ! -name torch_shm_manager -delete \

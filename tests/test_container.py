@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import Settings
+from service.settings import Settings, variable
 
 ROOT = Path(__file__).parent.parent
 CHECK = ROOT / "deploy" / "check-container"
@@ -23,7 +23,7 @@ def test_dockerfile_builds_with_the_legacy_builder() -> None:
 def test_one_torch_is_named() -> None:
     """The image serves with the torch that the tests ran with."""
     makefile = re.search(r"^TORCH \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    dockerfile = re.search(r'^ARG TORCH="(.+)"$', (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    dockerfile = re.search(r'"\$\{TORCH:-(.+)\}"', (ROOT / "Dockerfile").read_text())
     assert makefile
     assert dockerfile
     assert makefile[1] == dockerfile[1]
@@ -34,6 +34,12 @@ def test_compose_waits_for_the_shutdown() -> None:
     assert grace
     settings = Settings.load([], {})
     assert int(grace[1]) > settings.drain_seconds + settings.shutdown_seconds
+
+
+def test_compose_passes_on_every_setting_but_those_of_the_image() -> None:
+    passed = re.findall(r"^ *- (LSTMSERVE_\w+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    of_the_image = {"host", "port", "store"}
+    assert passed == [variable(name) for name in Settings.model_fields if name not in of_the_image]
 
 
 def test_compose_publishes_on_the_loopback_address_alone() -> None:
