@@ -9,13 +9,13 @@
 Anything else in the folder (README.md, plots, metrics) is not covered. The digests detect damage, not forgery.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.config import ModelConfig
+from models.durable import sync_folder, write_durably
 from models.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -96,10 +97,10 @@ def write_artifact(
     extras: Mapping[str, bytes] | None = None,
     weights_dtype: type[np.floating] = np.float32,
 ) -> None:
-    """Writes a version that appears under its name whole or not at all.
+    """Writes a version that appears under its name whole or not at all, and with it the folders above.
 
     `extras` are uncovered files (model card, plots). Raises ArtifactError when `folder` is there already, or when what
-    was written cannot be read back (weights beyond float16).
+    was written cannot be read back (weights beyond float16); OSError.
     """
     if folder.exists():
         raise ArtifactError(folder, "exists already; versions never change: write the next number")
@@ -111,27 +112,27 @@ def write_artifact(
     if artifact.tokenizer is not None:
         covered[TOKENIZER] = artifact.tokenizer.to_json().encode()
     sums = "".join(f"{hashlib.sha256(covered[name]).hexdigest()}  {name}\n" for name in sorted(covered))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    made = [parent for parent in folder.parents if not parent.exists()]
+    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         for name, content in {**(extras or {}), **covered, SUMS: sums.encode()}.items():
             write_durably(partial / name, content)
         read_artifact(partial)
-        partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        _remove_empty(made)
         raise
+    for entry in (folder, *made):
+        sync_folder(entry.parent)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Writes and syncs a file under a temporary name, then gives it its own: it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # never made, or somebody else's by now
+            folder.rmdir()
 
 
 def _json(value: object) -> bytes:

@@ -1,23 +1,18 @@
-"""Brings in a classifier made elsewhere: ``python -m models.convert WEIGHTS.pt --labels a,b --pooling last --out DIR``.
+"""Brings in a classifier made elsewhere: ``python -m models.convert WEIGHTS --labels a,b --pooling last --out DIR``.
 
-WEIGHTS.pt is a state_dict of an embedding, an LSTM, GRU or RNN and a linear, saved by ``torch.save``. It is read as
-plain data (``weights_only=True``): nothing in it is executed.
+WEIGHTS is a state_dict of an embedding, an LSTM, GRU or RNN and a linear, a file of torch.save or safetensors. It is
+read as plain data: nothing in it is executed.
 """
 
 import argparse
 import hashlib
-import io
 import json
-import re
 import shlex
 import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import tokenizers
 from pydantic import ValidationError
 
@@ -25,20 +20,15 @@ from models.artifact import Artifact, ArtifactError, GoldenCase, write_artifact
 from models.config import ModelConfig, Output, Pooling
 from models.extras import needs
 from models.options import Parser, names, number, run_main
-from models.state_dict import Identified, Options, StateDictError, identify
+from models.state_dict import Options, StateDictError, identify
 from models.tokenizer import Tokenizer
 
 with needs("torch"):
-    import torch
-    from torch import Tensor
-
     from models.golden import golden_cases
     from models.network import SequenceClassifier
+    from models.weights_file import SAVE, float32_weights, is_safetensors, load_state_dict
 
 PROG = "python -m models.convert"
-SAVE = "torch.save(model.state_dict(), 'weights.pt')"
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which a checkpoint keeps its state_dict."""
 PADS = ("<pad>", "[PAD]", "<PAD>", "[pad]")
 """Usual spellings of the pad token."""
 
@@ -67,7 +57,7 @@ class Arguments(argparse.Namespace):
 def parse(argv: Sequence[str] | None) -> Arguments:
     parser = Parser(PROG, "Brings in a state_dict of embedding + LSTM, GRU or RNN + linear as one model version.")
     add = parser.add_argument
-    add("weights", type=Path, metavar="WEIGHTS.pt", help=f"made by {SAVE}")
+    add("weights", type=Path, metavar="WEIGHTS", help=f"made by {SAVE}, or a .safetensors file")
     add("--labels", type=names, required=True, metavar="A,B,...", help="names of the classes, in the model's order")
     add("--pooling", type=_pooling, required=True, metavar="KIND,...", help="of " + ", ".join(get_args(Pooling)))
     add("--out", type=Path, required=True, metavar="DIR", help="version folder to write; must not exist")
@@ -101,7 +91,7 @@ def convert(arguments: Arguments) -> None:
         raise ConvertError(path, str(error)) from error
     tokenizer = read_tokenizer(arguments.tokenizer, config) if arguments.tokenizer else None
     golden = _golden(path, SequenceClassifier.from_weights(config, weights), tokenizer)
-    card = model_card(arguments, hashlib.sha256(content).hexdigest(), config)
+    card = model_card(arguments, content, config)
     write_artifact(
         arguments.out, Artifact(config, weights, tokenizer, golden), extras={"README.md": card.encode(errors="replace")}
     )
@@ -110,53 +100,6 @@ def convert(arguments: Arguments) -> None:
         print(f"  {name} {list(shape)} from {identified.names.get(name, 'nowhere: zeros')}")
     served = "texts and token ids" if tokenizer else "token ids only: no --tokenizer was given"
     print(f"wrote {arguments.out}: serves {served}; {len(golden)} golden cases")
-
-
-def load_state_dict(content: bytes) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, of a file of ``torch.save``; a checkpoint around them is unwrapped.
-
-    Raises StateDictError.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats; what cannot be read raises
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes make torch stumble over: KeyError, EOFError, RuntimeError, ...
-        if "TorchScript" in str(error):
-            raise StateDictError(f"is a TorchScript program, which is not run: save the weights by {SAVE}") from error
-        if needed := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise StateDictError(
-                f"holds more than tensors and would run {needed[1]} when loaded, which is refused: where the model "
-                f"can be trusted and loaded, save its weights alone by {SAVE}"
-            ) from error
-        raise StateDictError(f"is not a file of torch.save, or a damaged one: save the weights by {SAVE}") from error
-    if isinstance(loaded, Mapping):
-        loaded = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), loaded)
-    if not isinstance(loaded, Mapping):
-        raise StateDictError(f"holds a {type(loaded).__name__}, not a state_dict: save the weights by {SAVE}")
-    for name, tensor in loaded.items():
-        if not isinstance(name, str) or not name.isprintable() or not isinstance(tensor, Tensor):
-            kind = type(tensor).__name__
-            raise StateDictError(f"entry {name!r} is of type {kind}, not a named tensor: save the weights by {SAVE}")
-    return dict(loaded)
-
-
-def float32_weights(tensors: Mapping[str, Tensor], identified: Identified) -> dict[str, npt.NDArray[np.float32]]:
-    """The weights under our names; a linear without a bias gets one of zeros. Raises StateDictError."""
-    weights = {}
-    for name, shape in identified.config.tensor_shapes().items():
-        theirs = identified.names.get(name)
-        if theirs is None:  # of all weights only a linear's bias may be absent
-            weights[name] = np.zeros(shape, np.float32)
-            continue
-        tensor = tensors[theirs].detach()
-        if tensor.is_meta or tensor.layout != torch.strided or not tensor.is_floating_point():
-            kind = "meta" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise StateDictError(f"{theirs} is no plain floating-point tensor ({kind})")
-        weights[name] = tensor.float().numpy()
-        if not np.isfinite(weights[name]).all():
-            raise StateDictError(f"{theirs} holds values that are not finite in float32")
-    return weights
 
 
 def read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:
@@ -201,15 +144,17 @@ def describe(config: ModelConfig) -> str:
     )
 
 
-def model_card(arguments: Arguments, digest: str, config: ModelConfig) -> str:
-    """Where a version comes from, in Markdown; files by their names alone."""
+def model_card(arguments: Arguments, content: bytes, config: ModelConfig) -> str:
+    """Where a version comes from, in Markdown; `content` is that of the weights' file; files by their names alone."""
+    form = "safetensors" if is_safetensors(content) else "torch.save"
     words = ["python", "-m", "models.convert", arguments.weights.name]
     for name, value in vars(arguments).items():
         if name != "weights" and value is not None:
             words += [f"--{name.replace('_', '-')}", _word(value)]
     return f"""# {arguments.out.name}
 
-Brought in from `{arguments.weights.name}` (sha256 `{digest}`): {describe(config)}.
+Brought in from `{arguments.weights.name}`, a {form} file (sha256 `{hashlib.sha256(content).hexdigest()}`):
+{describe(config)}.
 
 ```
 {shlex.join(words)}
@@ -244,8 +189,8 @@ def _read(path: Path) -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse(argv)
-    return run_main(PROG, lambda: convert(arguments), (ConvertError, ArtifactError, OSError))
+    """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
+    return run_main(PROG, lambda: convert(parse(argv)), (ConvertError, ArtifactError, OSError))
 
 
 if __name__ == "__main__":

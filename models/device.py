@@ -28,6 +28,11 @@ def choose_precision(settings: TrainingSettings, device: torch.device) -> str:
     if device.type == "cuda":
         good = torch.cuda.is_bf16_supported()
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        good = native and (settings.cell != "lstm" or (settings.num_layers == 1 and not settings.proj_size))
+        good = _native_bfloat16() and (settings.cell != "lstm" or (settings.num_layers == 1 and not settings.proj_size))
     return "bfloat16" if good else "float32"
+
+
+def _native_bfloat16() -> bool:
+    """Whether the CPU has bfloat16 products; False too where torch, whose private names these are, does not tell."""
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from models.artifact import ArtifactError, read_artifact, write_durably
+from models.artifact import ArtifactError, read_artifact
 from models.corpus import encode_rows
 from models.data import Row, class_indices, read_rows
+from models.durable import write_durably
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import Metrics, measure
@@ -32,22 +33,25 @@ PROG = "python -m models.evaluate"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 the user's error."""
+    """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
+    return run_main(PROG, lambda: evaluate(parse(argv)), (ArtifactError, DataError, DeviceError, OSError))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(PROG, "Measures a model version on labelled data, in float32.")
     parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="version folder, as in models/store/NAME/VERSION")
     add_data_options(parser)
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on standard output")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="writes each row's logits there as JSON lines")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="auto: cuda if there is a GPU")
-    options = parser.parse_args(argv, namespace=argparse.Namespace(json=False))
-    return run_main(PROG, lambda: evaluate(options), (ArtifactError, DataError, DeviceError, OSError))
+    return parser.parse_args(argv, namespace=argparse.Namespace(json=False))
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Prints the metrics; raises one of the errors of `main`."""
     device = choose_device(options.device)
-    if options.predictions and not options.predictions.parent.is_dir():
-        raise FileNotFoundError(f"{options.predictions}: no such folder; make it before you write predictions there")
+    if options.predictions:
+        check_target(options.predictions)
     config, weights, tokenizer, _ = read_artifact(options.model)
     if tokenizer is None:
         raise ArtifactError(options.model, "has no tokenizer and reads token ids only: texts cannot be evaluated")
@@ -77,6 +81,16 @@ def evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(document, indent=1, ensure_ascii=False))
     else:
         print_metrics(metrics, config.labels, truncated, config.max_length)
+
+
+def check_target(path: Path) -> None:
+    """Raises OSError where a file cannot be written, or would take the place of something else."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder; make it before you write predictions there")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give --predictions a file in it")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path}: is not a regular file; give --predictions another name")
 
 
 def prediction_line(row: Row, label: str, predicted: str, tokens: int, dropped: int, logits: list[float]) -> str:

@@ -89,7 +89,7 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]], text_column: str, 
     _, header = next(rows, (1, []))
     if not header:
         raise DataError(path, "is empty or has no header: name the columns in its first line", 1)
-    text, label = (_position(path, header, column) for column in (text_column, label_column))
+    text, label = (_position(path, header, column, 1) for column in (text_column, label_column))
     for number, fields in rows:
         if not fields:  # a blank line
             continue
@@ -99,11 +99,10 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]], text_column: str, 
         yield number, fields[text], fields[label]
 
 
-def _position(path: Path, columns: Sequence[str], column: str) -> int:
+def _position(path: Path, columns: Sequence[str], column: str, row: int | None) -> int:
     if column not in columns:
-        raise DataError(
-            path, f"has no column {column!r}: choose with --text-column and --label-column from {', '.join(columns)}", 1
-        )
+        choice = f"choose with --text-column and --label-column from {', '.join(columns)}"
+        raise DataError(path, f"has no column {column!r}: {choice}", row)
     return columns.index(column)
 
 
@@ -120,7 +119,7 @@ def _json_lines(path: Path, text_column: str, label_column: str) -> Records:
             raise DataError(path, "is not a JSON object: write one object a line", number)
         if first:
             for column in (text_column, label_column):
-                _position(path, list(record), column)
+                _position(path, list(record), column, number)
             first = False
         yield number, record.get(text_column), record.get(label_column)
 
@@ -135,7 +134,7 @@ def _parquet(path: Path, text_column: str, label_column: str) -> Records:
     try:
         with parquet.ParquetFile(path) as file:
             for column in (text_column, label_column):
-                _position(path, file.schema_arrow.names, column)
+                _position(path, file.schema_arrow.names, column, None)
             for batch in file.iter_batches(columns=[text_column, label_column]):
                 texts, labels = batch.column(text_column), batch.column(label_column)
                 for text, label in zip(texts, labels, strict=True):

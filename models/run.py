@@ -19,7 +19,7 @@ from models.tokenizer import UNK_ID
 
 
 class DivergedError(ValueError):
-    """A loss that is not finite."""
+    """A loss, or logits in validation, that are not finite."""
 
 
 class Run:
@@ -77,10 +77,12 @@ class Run:
     def end_epoch(self, on_batch: Callable[[int], object]) -> bool:
         """Validates, on whole texts in float32; says whether this epoch is the best so far.
 
-        Nothing has changed when `on_batch`, told the texts of each batch, raises.
+        Nothing has changed when `on_batch`, told the texts of each batch, raises. Raises DivergedError.
         """
         sequences, targets = self.corpus.validation
         logits = predict_sequences(self.network.eval(), sequences, on_batch=on_batch)
+        if not np.isfinite(logits).all():
+            raise DivergedError(f"the logits of epoch {self.epoch + 1} are not finite: lower --learning-rate or --clip")
         metrics = measure(targets, scores(logits, self.network.config))
         record = {
             "epoch": self.epoch + 1,

@@ -24,12 +24,13 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int, min_count: int = 2) -> Self:
         """Learns the `vocab_size` (pad and unknown included) most frequent tokens that occur `min_count` times or more.
 
-        Lower case; ``<br />`` is white space; a word keeps its inner apostrophes (don't); every other mark is a token.
+        Lower case; ``<br />`` and ``<BR>`` are white space; a word keeps its inner apostrophes (don't); every other
+        mark is a token.
         """
         pipeline = HFTokenizer(WordLevel({}, unk_token=UNK))
         pipeline.normalizer = normalizers.Sequence(
             [
-                normalizers.Replace(Regex(r"<br\s*/?>"), " "),
+                normalizers.Replace(Regex(r"(?i)<br\s*/?>"), " "),
                 normalizers.NFKC(),
                 normalizers.Replace("\u2019", "'"),
                 normalizers.Lowercase(),

@@ -35,6 +35,7 @@ with needs("train"):
     from models.checkpoint import (
         CheckpointError,
         check_new,
+        has_checkpoint,
         load_checkpoint,
         remove_checkpoint,
         save_checkpoint,
@@ -56,29 +57,23 @@ class SettingsError(ValueError):
     """Settings that do not fit together."""
 
 
-class Interrupted(Exception):
-    """Asked to stop by SIGINT or SIGTERM."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
-    settings = training_settings(argv)
+    given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
     errors = (SettingsError, DataError, ArtifactError, CheckpointError, DeviceError, DivergedError, OSError)
-    try:
-        with stop_signals() as stop:
-            return run_main(PROG, lambda: train(settings, Console(stderr=True), stop), errors)
-    except (Interrupted, KeyboardInterrupt):
-        given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
-        if working_folder(settings.out).exists():
-            message = f"interrupted; to go on: {PROG} {shlex.join(given)} --resume"
-        else:
-            message = "interrupted before the first checkpoint; nothing was written"
-        print(message, file=sys.stderr)
-        return 130
+    with stop_signals() as stop:
+        settings = training_settings(argv)
+
+        def outcome() -> str:
+            if has_checkpoint(working_folder(settings.out)):
+                return f"to go on: {PROG} {shlex.join(given)} --resume"
+            return "" if settings.out.exists() else "nothing was written"
+
+        return run_main(PROG, lambda: train(settings, Console(stderr=True), stop), errors, outcome)
 
 
 def train(settings: TrainingSettings, console: Console, stop: threading.Event) -> None:
-    """Writes the version `settings.out`; raises one of the errors of `main`, or Interrupted when `stop` is set."""
+    """Writes the version `settings.out`; raises one of `main`'s errors, or KeyboardInterrupt when `stop` is set."""
     # Settings
     folder = working_folder(settings.out)
     if settings.out.exists():
@@ -95,12 +90,13 @@ def train(settings: TrainingSettings, console: Console, stop: threading.Event) -
     settings.threads = torch.get_num_threads()
     digests = [file_digest(path) for path in settings.data]
     identity = public(settings) | {"data": digests}
+    del identity["weights"]  # says how they are written once they are trained
     saved = load_checkpoint(folder, identity) if settings.resume else None
 
     # Data
     corpus = read_corpus(settings)
     if stop.is_set():
-        raise Interrupted
+        raise KeyboardInterrupt
 
     # Model
     torch.manual_seed(settings.seed)
@@ -124,7 +120,7 @@ def train(settings: TrainingSettings, console: Console, stop: threading.Event) -
             save_checkpoint(folder, identity, run.state())
             next_save = time.monotonic() + settings.checkpoint_seconds
         if stop.is_set():
-            raise Interrupted
+            raise KeyboardInterrupt
 
     per_epoch = len(run.batches())
     total = settings.epochs * per_epoch
@@ -139,6 +135,7 @@ def train(settings: TrainingSettings, console: Console, stop: threading.Event) -
                 checkpoint()
             best = run.end_epoch(on_batch=lambda _: checkpoint())
             progress.end_epoch(run.history[-1], best=best)
+        save_checkpoint(folder, identity, run.state())  # what was trained outlives a version that cannot be written
         write_version(settings, corpus, run, digests)
         progress.line(f"wrote {settings.out}")
     remove_checkpoint(folder)
@@ -165,8 +162,17 @@ def learning_rate(highest: float, step: int, total: int) -> float:
 
 
 def write_version(settings: TrainingSettings, corpus: Corpus, run: Run, digests: Sequence[str]) -> None:
-    """Metrics and golden cases are those of the best epoch's weights as they are stored."""
+    """Metrics and golden cases are those of the best epoch's weights as they are stored.
+
+    Raises SettingsError where they are too large to be stored so.
+    """
     dtype = np.dtype(settings.weights).type
+    for name, tensor in run.best_weights.items():
+        if (largest := tensor.abs().max().item()) > float(np.finfo(dtype).max):
+            raise SettingsError(
+                f"{settings.out}: {name} goes up to {largest:.3g}, more than {settings.weights} holds; what was "
+                "trained is kept: finish it by the same command with --resume --weights float32"
+            )
     weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in run.best_weights.items()}
     network = SequenceClassifier.from_weights(run.network.config, weights)
     logits = predict_sequences(network, corpus.validation.sequences)

@@ -61,9 +61,7 @@ class PredictRequest(BaseModel):
         if self.model_extra:
             fields = ", ".join(type(self).model_fields)
             name = next(iter(self.model_extra))
-            yield _wrong(
-                (name,), "unknown_field", f"is one of {len(self.model_extra)} unknown fields; known: {fields}"
-            )
+            yield _wrong((name,), "unknown_field", f"is one of {len(self.model_extra)} unknown fields; known: {fields}")
         width = len(self.token_ids[0])
         for number, row in enumerate(self.token_ids):
             if len(row) != width:

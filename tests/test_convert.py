@@ -115,7 +115,7 @@ def test_the_card_says_where_the_version_comes_from(weights: Path, tmp_path: Pat
     words = command(weights, out, tiny_config(labels=("not good", "good")))
     assert main([*words, "--tokenizer", str(tokenizer), "--max-length", "32"]) == 0
     card = (out / "README.md").read_text()
-    assert f"`weights.pt` (sha256 `{hashlib.sha256(weights.read_bytes()).hexdigest()}`)" in card
+    assert f"`weights.pt`, a torch.save file (sha256 `{hashlib.sha256(weights.read_bytes()).hexdigest()}`)" in card
     (line,) = (line for line in card.splitlines() if line.startswith("python"))
     assert line.startswith("python -m models.convert weights.pt --labels 'not good,good' --pooling last --out 1 ")
     assert "--tokenizer words.json" in line

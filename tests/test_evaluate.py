@@ -95,6 +95,8 @@ def test_labels_may_be_indices_or_renamed_and_columns_chosen(tmp_path: Path, dat
         ({}, "--text-column body", "has no column 'body'"),
         ({}, "--device cuda", "--device cuda: torch sees no GPU"),
         ({}, "--predictions {tmp}/none/p.jsonl", "no such folder"),
+        ({}, "--predictions {tmp}", "is a folder; give --predictions a file in it"),
+        ({}, "--predictions /dev/null", "/dev/null: is not a regular file"),
         (None, "", "no such folder"),
     ],
 )
@@ -117,6 +119,22 @@ def test_refusals_are_one_line(
     assert error.startswith("python -m models.evaluate: error: ")
     assert error.count("\n") == 1
     assert reason in error
+
+
+@pytest.mark.parametrize("target", ["{tmp}", "/dev/null", "{tmp}/none/p.jsonl"])
+def test_a_target_of_predictions_is_judged_before_the_work(tmp_path: Path, capsys: Captured, target: str) -> None:
+    """Even before the model is read, which is not there."""
+    path = target.format(tmp=tmp_path)
+    assert evaluate.main([str(tmp_path / "1"), "--data", "none.csv", "--predictions", path]) == 2
+    assert f"error: {path}: " in capsys.readouterr().err
+
+
+def test_predictions_take_the_place_of_older_ones(tmp_path: Path, data: Path) -> None:
+    write_tiny(tmp_path / "1")
+    predictions = tmp_path / "predictions.jsonl"
+    predictions.write_text("old")
+    assert evaluate.main([str(tmp_path / "1"), "--data", str(data), "--predictions", str(predictions)]) == 0
+    assert len(predictions.read_text().splitlines()) == 30
 
 
 def test_as_a_process(tmp_path: Path, data: Path) -> None:

@@ -53,7 +53,7 @@ def test_rare_tokens_are_left_out() -> None:
     assert set(vocabulary(trained(["a a a b b c"], min_count=3))) == {PAD, UNK, "a"}
 
 
-@pytest.mark.parametrize("mark", ["<br />", "<br>", "<br/>", "<br  />", "<br /><br />"])
+@pytest.mark.parametrize("mark", ["<br />", "<br>", "<br/>", "<br  />", "<br /><br />", "<BR>", "<Br\n/>"])
 def test_a_line_break_mark_is_white_space(mark: str) -> None:
     tokenizer = trained()
     assert tokens(tokenizer, f"good{mark}film") == ["good", "film"]

@@ -241,5 +241,5 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
 def test_train_can_be_told_to_stop_by_its_caller(tmp_path: Path, data: Path) -> None:
     stop = threading.Event()
     stop.set()
-    with pytest.raises(train.Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         train.train(training_settings(command(data, tmp_path / "1")), Console(stderr=True), stop)

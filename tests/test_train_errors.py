@@ -2,15 +2,19 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from models import train
-from models.checkpoint import CHECKPOINT, SETTINGS, working_folder
+from models.artifact import read_artifact
+from models.checkpoint import CHECKPOINT, working_folder
 from models.device import DeviceError, choose_device, choose_precision
 from models.extras import needs
 from models.options import TrainingSettings, training_settings
+from models.run import Run
 from tests.reviews import reviews, write
 from tests.test_train import command, data, interrupt_after  # noqa: F401 - a fixture
 
@@ -60,6 +64,16 @@ def test_wrong_options(tmp_path: Path, data: Path, capsys: Captured, options: st
     assert [path.name for path in tmp_path.iterdir()] == [data.name]
 
 
+def test_logits_that_are_not_finite(
+    tmp_path: Path,
+    data: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
+    monkeypatch.setattr("models.run.predict_sequences", lambda network, rows, on_batch: np.full((len(rows), 2), np.nan))
+    assert "the logits of epoch 1 are not finite" in refusal(command(data, tmp_path / "toy" / "1"), capsys)
+
+
 def test_wrong_data(tmp_path: Path, capsys: Captured) -> None:
     path = tmp_path / "data.csv"
     assert f"{path}: cannot be read" in refusal(command(path, tmp_path / "1"), capsys)
@@ -86,7 +100,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_otherwise(
         interrupt_after(patch, 2)
         assert train.main(command(data, out)) == 130
     capsys.readouterr()
-    assert {path.name for path in folder.iterdir()} == {CHECKPOINT, SETTINGS}
+    assert {path.name for path in folder.iterdir()} == {CHECKPOINT}
 
     message = refusal(command(data, out), capsys)
     assert "--resume" in message
@@ -103,6 +117,51 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_otherwise(
         assert "checkpoint is damaged" in refusal(command(data, out, "--resume"), capsys)
     (folder / CHECKPOINT).write_bytes(whole)
     assert train.main(command(data, out, "--resume --checkpoint-seconds 5")) == 0
+
+
+def test_weights_beyond_float16_are_written_as_float32_by_the_same_run(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    out = tmp_path / "1"
+    end_epoch = Run.end_epoch
+
+    def large(self: Run, **arguments: Any) -> bool:
+        torch.nn.init.constant_(self.network.linear.bias, 7e4)
+        return end_epoch(self, **arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "end_epoch", large)
+        assert train.main(command(data, out, "--weights float16")) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {out}: linear.bias goes up to 7e+04, more than float16 holds" in line
+    assert line.endswith("--resume --weights float32")
+    assert not out.exists()
+    with monkeypatch.context() as patch:
+        patch.delattr(Run, "step")  # no step is left to be done
+        assert train.main(command(data, out, "--weights float32 --resume")) == 0
+    assert read_artifact(out).weights["linear.bias"].tolist() == [7e4, 7e4]
+    assert not working_folder(out).exists()
+
+
+@pytest.mark.parametrize("weights", ["float16", "float32"])
+def test_a_version_that_cannot_be_written_leaves_the_run_to_be_resumed(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    weights: str,
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_artifact", full)
+        assert train.main(command(data, tmp_path / "1", f"--weights {weights}")) == 2
+    assert "No space left" in capsys.readouterr().err.splitlines()[-1]
+    assert train.main(command(data, tmp_path / "1", f"--weights {weights} --resume")) == 0
 
 
 def settings_of(options: str) -> TrainingSettings:
@@ -132,6 +191,8 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
             assert choose_precision(settings_of(options), cpu) == "float32"
             assert choose_precision(settings_of(options), cuda) == name
         assert choose_precision(settings_of("--precision bfloat16 --num-layers 2"), cpu) == "bfloat16"
+    monkeypatch.setattr(torch, "cpu", SimpleNamespace())  # torch without its private names
+    assert choose_precision(settings_of(""), cpu) == "float32"
 
 
 def test_a_missing_extra_is_named_with_its_command(capsys: Captured) -> None:
