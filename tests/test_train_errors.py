@@ -16,9 +16,14 @@ from models.extras import needs
 from models.options import TrainingSettings, training_settings
 from models.run import Run
 from tests.reviews import reviews, write
-from tests.test_train import command, data, interrupt_after  # noqa: F401 - a fixture
+from tests.test_train import command, interrupt_after
 
 Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write(tmp_path / "reviews.csv", reviews(80))
 
 
 def refusal(arguments: list[str], capsys: Captured) -> str:
@@ -59,7 +64,7 @@ def refusal(arguments: list[str], capsys: Captured) -> str:
         ("--resume", "no checkpoint to resume"),
     ],
 )
-def test_wrong_options(tmp_path: Path, data: Path, capsys: Captured, options: str, reason: str) -> None:  # noqa: F811
+def test_wrong_options(tmp_path: Path, data: Path, capsys: Captured, options: str, reason: str) -> None:
     assert reason in refusal(command(data, tmp_path / "toy" / "1", options), capsys)
     assert [path.name for path in tmp_path.iterdir()] == [data.name]
 
@@ -68,7 +73,7 @@ def test_logits_that_are_not_finite(
     tmp_path: Path,
     data: Path,
     capsys: Captured,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("models.run.predict_sequences", lambda network, rows, on_batch: np.full((len(rows), 2), np.nan))
     assert "the logits of epoch 1 are not finite" in refusal(command(data, tmp_path / "toy" / "1"), capsys)
@@ -90,7 +95,7 @@ def test_wrong_data(tmp_path: Path, capsys: Captured) -> None:
 
 def test_an_unfinished_run_is_neither_overwritten_nor_resumed_otherwise(
     tmp_path: Path,
-    data: Path,  # noqa: F811
+    data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Captured,
 ) -> None:
@@ -121,7 +126,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_otherwise(
 
 def test_weights_beyond_float16_are_written_as_float32_by_the_same_run(
     tmp_path: Path,
-    data: Path,  # noqa: F811
+    data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Captured,
 ) -> None:
@@ -149,7 +154,7 @@ def test_weights_beyond_float16_are_written_as_float32_by_the_same_run(
 @pytest.mark.parametrize("weights", ["float16", "float32"])
 def test_a_version_that_cannot_be_written_leaves_the_run_to_be_resumed(
     tmp_path: Path,
-    data: Path,  # noqa: F811
+    data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Captured,
     weights: str,
