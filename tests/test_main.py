@@ -19,6 +19,8 @@ from service.__main__ import main
 from tests.server import Server
 from tests.tiny import write_tiny
 
+pytestmark = pytest.mark.usefixtures("root_logger")  # main() sets logging up for the process
+
 LONG = {"token_ids": [[3] * 4096] * 64}
 """Seconds of work for the large model."""
 
