@@ -18,7 +18,7 @@ from service.logs import request_id
 from service.metrics import Metrics
 from service.repository import Repository
 from service.routes import docs, health, predict
-from service.schemas import Problem
+from service.schemas import PredictRequest, Problem, predict_request
 from service.settings import Settings
 
 
@@ -60,13 +60,14 @@ def create_app(settings: Settings, repository: Repository, backend: Backend) -> 
         return live() and not app.state.draining
 
     metrics.watch_ready(ready)
-    app.include_router(predict.router(repository, batcher, settings))
+    request = predict_request(settings.max_sequences, settings.max_tokens)
+    app.include_router(predict.router(repository, batcher, settings, request))
     app.include_router(health.router(metrics, live, ready))
     docs.mount(app)
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_middleware(Access, metrics=metrics)
-    paths = _document(app)["paths"]
+    paths = _document(app, request)["paths"]
     metrics.declare(
         [(method.upper(), path) for path, methods in paths.items() for method in methods],
         [(model.name, model.version) for model in repository],
@@ -88,9 +89,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return problem(error.status_code, detail, request_id.get(), headers=error.headers)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the error shape that no route returns by itself."""
+def _document(app: FastAPI, request: type[PredictRequest]) -> dict[str, Any]:
+    """The OpenAPI document, with the schemas that no route's signature names."""
     document: dict[str, Any] = app.openapi()
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    document["components"]["schemas"] |= {**schema.pop("$defs"), "Problem": schema}
+    for schema in (Problem, request):
+        described = schema.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**described.pop("$defs", {}), schema.__name__: described}
     return document

@@ -25,7 +25,11 @@ class Taken:
 
 
 class Scheduler:
-    """A queue bounded in tokens, in order of arrival but for the head start of urgent sequences."""
+    """A queue bounded in tokens, in order of arrival but for the head start of urgent sequences.
+
+    A sequence ranks as if it had arrived when those before it in its own request would have been done: one large
+    request does not stand before all small ones that come while it is worked on.
+    """
 
     def __init__(self, max_tokens: int, workers: int) -> None:
         self.max_tokens = max_tokens
@@ -46,8 +50,10 @@ class Scheduler:
                 "(LSTMSERVE_QUEUE_TOKENS); come back after Retry-After seconds",
                 self.retry_after(),
             )
+        pace, before = self._pace(), 0
         for sequence in sequences:
-            rank = sequence.arrived - HEAD_START if sequence.urgent else sequence.arrived
+            rank = sequence.arrived - HEAD_START * sequence.urgent + before * pace
+            before += len(sequence.token_ids)
             heapq.heappush(self._queue, (rank, next(self._order), sequence))
             sequence.waiting = True
         self.sequences += len(sequences)
@@ -85,10 +91,13 @@ class Scheduler:
 
     def retry_after(self) -> int:
         """Whole seconds, 1 to 60, until what waits now will have been drained at the measured rate."""
+        return max(1, min(60, math.ceil(self.tokens * self._pace())))
+
+    def _pace(self) -> float:
+        """Seconds a token at the measured drain rate of all workers; 0 while nothing is measured."""
         if not self._drained_tokens:
-            return 1
-        seconds = self.tokens * self._drained_seconds / (self._drained_tokens * self.workers)
-        return max(1, min(60, math.ceil(seconds)))
+            return 0.0
+        return self._drained_seconds / (self._drained_tokens * self.workers)
 
     def _leave(self, sequence: Sequence) -> None:
         sequence.waiting = False

@@ -15,12 +15,23 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from service.errors import MAX_LISTED, FieldError, InvalidContent, NotJSON
 
-REMEDIES = {
-    "too_long": "send it in several requests, or shorten it",
-    "too_short": "send at least one",
-    "int_type": "a JSON integer; not a float, string, boolean or null",
+MESSAGES: dict[tuple[str, int], str] = {
+    (
+        "too_long",
+        1,
+    ): "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): send "
+    "several requests",
+    ("too_long", 2): "has {actual_length} token ids or more, at most {max_length} are taken (LSTMSERVE_MAX_TOKENS): "
+    "shorten the sequence",
+    ("too_short", 1): "is empty: send at least one entry",
+    ("too_short", 2): "is empty: send at least one token id",
+    ("list_type", 1): "must be a list, as token_ids in [[1, 2, 3], [4, 5, 0]] and lengths in [3, 2]",
+    ("list_type", 2): "must be a row of token ids; token_ids is a list of rows also for one sequence: [[1, 2, 3]]",
+    ("int_type", 2): "must be an integer; not a float, string, boolean or null",
+    ("int_type", 3): "must be an integer; not a float, string, boolean or null",
+    ("missing", 1): "is missing; the fields are token_ids and lengths",
 }
-"""What to do, by pydantic's error type; the other messages say it themselves."""
+"""What to say, by pydantic's error type and the depth of its place; its other messages say enough."""
 
 MAX_ECHO = 64
 """Characters of a field's name or of a number that an error repeats."""
@@ -212,9 +223,8 @@ def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> 
         raise NotJSON(f"the body is not JSON that can be read: {details[0]['ctx']['error']}")
     listed = []
     for detail in details[:MAX_LISTED]:
-        remedy = REMEDIES.get(detail["type"])
-        message = f"{detail['msg']} ({remedy})" if remedy else detail["msg"]
-        listed.append(FieldError(_pointer(detail["loc"]), message))
+        message = MESSAGES.get((detail["type"], len(detail["loc"])), detail["msg"])
+        listed.append(FieldError(_pointer(detail["loc"]), message.format_map(detail.get("ctx", {}))))
     raise InvalidContent(f"{listed[0].pointer}: {listed[0].detail}", errors=listed, count=len(details))
 
 

@@ -4,7 +4,7 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, NoReturn, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -56,7 +56,7 @@ class Settings(BaseModel):
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
         """Settings from the environment, overridden by flags.
 
-        Raises SettingsError; exits as argparse does for ``--help`` and unknown flags (status 2).
+        Raises SettingsError; exits as argparse does for ``--help``.
         """
         values: dict[str, str] = {}
         for name, value in environment.items():
@@ -91,8 +91,17 @@ def _field(name: str) -> str:
     raise SettingsError(f"{name}: unknown setting{hint} (python -m service --help lists them)")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, with the flag that may be meant."""
+        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
+        near = difflib.get_close_matches(unknown, map(flag, Settings.model_fields), n=1)
+        hint = f"; did you mean {near[0]}?" if near and unknown != near[0] else ""
+        raise SettingsError(f"{message}{hint} (python -m service --help lists the flags)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m service",
         allow_abbrev=False,
         description="Serves recurrent sequence classifiers over HTTP.",

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.fake_engine import Fake
 
@@ -20,6 +21,14 @@ def fake() -> Iterator[Fake]:
     fake = Fake()
     yield fake
     fake.gate.set()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _torch_threads() -> Iterator[None]:
+    """torch's threads as they were before: engines and training set them for the process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 import threading
-import time
 from collections import Counter
 
 import pytest
@@ -144,10 +143,8 @@ async def test_a_deadline_in_the_queue(fake: Fake) -> None:
         fake.gate.clear()
         running = ask(batcher, [1])
         await until_stepping(fake)
-        began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="no answer by the deadline"):
-            await ask(batcher, [2], [3], seconds=0.05)
-        assert time.monotonic() - began < 5, "it does not wait for the engine"
+            await ask(batcher, [2], [3], seconds=0.05)  # the gate is closed: it does not wait for the engine
         assert batcher._scheduler.tokens == 0
         fake.gate.set()
         assert (await running).logits == [right([1])]

@@ -1,5 +1,6 @@
 """The process: start, signals, exit status. Real processes and real signals."""
 
+import functools
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -67,9 +68,27 @@ def service_pid(server: Server) -> int:
     process = server.process.pid
     if not server.prefix:
         return process
-    while not (children := Path(f"/proc/{process}/task/{process}/children").read_text().split()):
-        time.sleep(0.01)
-    return int(children[0])
+    children = Path(f"/proc/{process}/task/{process}/children")
+    until(lambda: children.read_text() != "")
+    return int(children.read_text().split()[0])
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits until it holds. Raises AssertionError after a minute."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it never holds"
+        time.sleep(0.005)
+
+
+def has_logged(server: Server, message: str, times: int) -> bool:
+    return [record["message"] for record in server.log].count(message) == times
+
+
+def wait_for_requests(server: Server, number: int) -> None:
+    """Until so many are in flight, the one that asks included."""
+    sample = f"lstmserve_requests_in_flight {number}.0"
+    until(lambda: sample in httpx.get(f"{server.url}/metrics").text)
 
 
 @pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
@@ -81,15 +100,10 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(slow_store: Path, prefix
         )
         sender.start()
         with httpx.Client(base_url=server.url) as client:
-            while "lstmserve_requests_in_flight 2.0" not in client.get("/metrics").text:
-                pass
+            wait_for_requests(server, 2)
             assert client.get("/readyz").status_code == 200
             send(server, signal.SIGTERM)
-            deadline = time.monotonic() + 5
-            while (ready := client.get("/readyz")).status_code == 200 and time.monotonic() < deadline:
-                pass
-            assert ready.status_code == 503
-            assert ready.json()["title"] == "Service Unavailable"
+            until(lambda: client.get("/readyz").status_code == 503)
             assert not replies
             # it goes on answering until the delay is over
             assert client.post("/predict", json={"token_ids": [[3, 4]]}).status_code == 200
@@ -111,8 +125,7 @@ def test_a_second_sigterm_does_not_wait_for_the_drain_delay(store: Path) -> None
     with Server(store, "--drain-seconds", "60") as server:
         assert httpx.get(f"{server.url}/livez").status_code == 200
         send(server, signal.SIGTERM)
-        while httpx.get(f"{server.url}/readyz").status_code == 200:
-            pass
+        until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503)
         send(server, signal.SIGTERM)
         assert server.wait(20) == 0
 
@@ -127,9 +140,7 @@ def test_a_signal_while_models_are_loading_exits_0(
     config.unlink()
     os.mkfifo(config)  # nobody writes: reading it takes for ever
     server = Server(tmp_path, prefix=prefix)
-    end = time.monotonic() + 60
-    while not handles(server, signal.SIGTERM) and time.monotonic() < end:
-        time.sleep(0.01)
+    until(lambda: handles(server, signal.SIGTERM))
     send(server, number)
     with server:
         assert server.wait(30) == 0
@@ -141,13 +152,10 @@ def test_a_third_signal_waits_for_nothing(store: Path) -> None:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as stalled:
             stalled.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
-            while "lstmserve_requests_in_flight 2.0" not in httpx.get(f"{server.url}/metrics").text:
-                pass
-            for message in ("draining", "draining", "draining"):
-                heard = sum(record["message"] == message for record in server.log)
+            wait_for_requests(server, 2)
+            for heard in range(1, 4):
                 send(server, signal.SIGTERM)
-                while sum(record["message"] == message for record in server.log) == heard:
-                    time.sleep(0.01)
+                until(functools.partial(has_logged, server, "draining", heard))
                 time.sleep(0.3)  # the server looks up every 0.1 s
             assert server.wait(20) == 0
 
@@ -164,8 +172,7 @@ def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Pa
 
         sender = threading.Thread(target=post)
         sender.start()
-        while "lstmserve_requests_in_flight 2.0" not in httpx.get(f"{server.url}/metrics").text:
-            pass
+        wait_for_requests(server, 2)
         send(server, signal.SIGTERM)
         assert server.wait(30) == 0
         sender.join()

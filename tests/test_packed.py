@@ -1,7 +1,6 @@
 """The torch engine behind the seam."""
 
 import time
-from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from typing import Any
 
@@ -16,13 +15,6 @@ from service.engine import BackendError, choose, packed, usable_cores
 from service.engine.packed import PackedEngine
 from service.sequence import Outcome, Sequence
 from tests.tiny import tiny_artifact, tiny_network
-
-
-@pytest.fixture(autouse=True)
-def _torch_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def sequence(tokens: Many[int], network: SequenceClassifier) -> Sequence:
@@ -96,8 +88,10 @@ def test_on_a_gpu_the_logits_are_those_of_the_cpu() -> None:
 
 def test_the_choice_of_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "cuda_available", lambda: False)
-    assert choose("auto", 3)[:3] == ("packed", "cpu", 3)
+    torch.set_num_threads(2)
+    assert choose("auto", 1)[:3] == ("packed", "cpu", 1)
     assert torch.get_num_threads() == 1
+    assert choose("auto", 3)[:3] == ("packed", "cpu", 3)
     assert choose("auto", 0).threads == usable_cores()
     with pytest.raises(BackendError, match="torch sees no GPU"):
         choose("cuda", 0)

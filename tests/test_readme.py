@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 import torch
 
+from service.errors import ServiceError
 from service.settings import Settings, flag, variable
 from tests.tiny import TEXTS, tiny_network
 
 ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
 README = (ROOT / "README.md").read_text()
 CARD = (ROOT / "models/store/imdb/1/README.md").read_text()
 
@@ -47,7 +49,7 @@ def serving(command: list[str], **environment: str) -> Iterator[int]:
     """Runs a command that serves in the foreground until SIGINT; gives its port once it is ready."""
     port = free_port()
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "LSTMSERVE_PORT": str(port), **environment}, start_new_session=True
+        command, cwd=ROOT, env={**ENVIRONMENT, "LSTMSERVE_PORT": str(port), **environment}, start_new_session=True
     )
     try:
         end = time.monotonic() + 300
@@ -68,7 +70,7 @@ def bash(script: str, cwd: Path) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
@@ -126,6 +128,11 @@ def test_the_settings_table_is_that_of_the_code() -> None:
         f"| `{variable(name)}` | `{flag(name)}` | `{info.default}` | {info.description} |"
         for name, info in Settings.model_fields.items()
     ]
+
+
+def test_the_status_table_has_every_error() -> None:
+    told = {int(status) for status in re.findall(r"^\| (\d{3}) \|", README, re.MULTILINE)}
+    assert told == {error.status.value for error in ServiceError.__subclasses__()} | {405}
 
 
 def test_links_lead_somewhere() -> None:

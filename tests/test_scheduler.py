@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.errors import Overloaded
-from service.scheduler import HEAD_START, Scheduler
+from service.scheduler import DECAY, HEAD_START, Scheduler
 from service.sequence import Sequence
 
 LIMIT = 100
@@ -30,6 +30,8 @@ class Interleavings(RuleBasedStateMachine):
         self.waiting: list[Sequence] = []
         self.admitted: list[Sequence] = []
         self.left: list[Sequence] = []  # by any way out
+        self.rank: dict[Sequence, float] = {}
+        self.drains: list[tuple[int, float]] = []  # tokens and seconds, the latest first
 
     @rule(seconds=st.floats(0, 2))
     def time_passes(self, seconds: float) -> None:
@@ -40,6 +42,12 @@ class Interleavings(RuleBasedStateMachine):
         request = [sequence(n, self.now, deadline=self.now + seconds, urgent=urgent) for n in lengths]
         fits = sum(lengths) + sum(len(s.token_ids) for s in self.waiting) <= LIMIT
         if fits:
+            tokens = sum(n * DECAY**age for age, (n, _) in enumerate(self.drains))
+            pace = (
+                sum(s * DECAY**age for age, (_, s) in enumerate(self.drains)) / tokens / self.workers if tokens else 0
+            )
+            for number, one in enumerate(request):
+                self.rank[one] = self.now - HEAD_START * urgent + sum(lengths[:number]) * pace
             self.scheduler.admit(request)
             self.waiting += request
             self.admitted += request
@@ -53,7 +61,7 @@ class Interleavings(RuleBasedStateMachine):
         share = min(room, math.ceil(len(self.waiting) / self.workers))
         ready: list[Sequence] = []
         overdue: list[Sequence] = []
-        for candidate in sorted(self.waiting, key=lambda s: s.arrived - HEAD_START * s.urgent):  # stable: by admission
+        for candidate in sorted(self.waiting, key=self.ranked):  # stable: by admission
             if len(ready) == share:
                 break
             (overdue if candidate.deadline <= self.now else ready).append(candidate)
@@ -63,6 +71,15 @@ class Interleavings(RuleBasedStateMachine):
         assert all(s.started == self.now for s in ready)
         self.waiting = [s for s in self.waiting if s not in ready and s not in overdue]
         self.left += ready + overdue
+
+    def ranked(self, one: Sequence) -> float:
+        """Rounded: the sums of the two sides differ in their order."""
+        return round(self.rank[one], 9)
+
+    @rule(tokens=st.integers(0, 50), seconds=st.sampled_from([0.0, 0.25, 1.0, 8.0]))
+    def drained(self, tokens: int, seconds: float) -> None:
+        self.scheduler.drained(tokens, seconds)
+        self.drains.insert(0, (tokens, seconds))
 
     @precondition(lambda self: self.admitted)
     @rule(data=st.data())
@@ -118,6 +135,18 @@ def test_urgent_goes_ahead_by_its_head_start_and_no_more() -> None:
     scheduler.admit([patient])
     scheduler.admit([sequence(arrived=10.0 + HEAD_START + 0.01 + n, urgent=True) for n in range(50)])
     assert scheduler.take(1, 70.0).ready == [patient], "no stream of urgent ones starves it"
+
+
+def test_a_large_request_does_not_stand_before_all_that_come_later() -> None:
+    scheduler = Scheduler(10_000, 2)
+    scheduler.drained(100, 1.0)  # two workers: 200 tokens a second
+    large = [sequence(100, arrived=0.0) for _ in range(20)]  # 10 seconds of work, half a second each
+    scheduler.admit(large)
+    small, urgent = sequence(1, arrived=3.2), sequence(1, arrived=3.3, urgent=True)
+    scheduler.admit([small])
+    scheduler.admit([urgent])
+    order = scheduler.take(4, 3.4).ready + scheduler.take(5, 3.4).ready
+    assert order == [*large[:5], urgent, *large[5:7], small]
 
 
 def test_equal_ranks_keep_the_order_of_arrival() -> None:

@@ -75,11 +75,19 @@ def test_an_unknown_variable_is_refused(name: str, hint: str) -> None:
     assert hint in str(caught.value)
 
 
-def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        load("--prot", "1")
-    assert caught.value.code == 2
-    assert "--prot" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prot", "1"], "unrecognized arguments: --prot 1; did you mean --port? (python -m service --help"),
+        (["--max-token=1"], "unrecognized arguments: --max-token=1; did you mean --max-tokens? ("),
+        (["--xyzzy"], "unrecognized arguments: --xyzzy (python -m service --help lists the flags)"),
+        (["--port"], "argument --port: expected one argument (python -m service --help"),
+    ],
+)
+def test_an_unknown_flag_is_refused(flags: list[str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(*flags)
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def choose(device: str, threads: int) -> Backend:
     elif device == "cuda" and not packed.cuda_available():
         raise BackendError("device cuda: torch sees no GPU; choose auto or cpu, or install torch's CUDA build")
     workers = threads or (usable_cores() if device == "cpu" else 1)
-    packed.prepare(workers)
+    packed.prepare()
     return Backend("packed", device, workers, lambda artifact: packed.load(artifact, device), packed.PackedEngine)
 
 

@@ -12,13 +12,12 @@ def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def prepare(workers: int) -> None:
-    """Sets torch up for `workers` engine threads of one core each.
+def prepare() -> None:
+    """Sets torch up for engine threads of one core each.
 
     torch's own threads would be made anew for every engine thread and all contend for the same cores.
     """
-    if workers > 1:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     # full float32 products: a GPU's TF32 would break the golden cases
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -13,7 +13,7 @@ from service.batcher import Batcher
 from service.body import read_json, while_connected
 from service.errors import FieldError, InvalidContent
 from service.repository import Repository
-from service.schemas import PredictReply, Vocabulary, parse, predict_request, problems
+from service.schemas import PredictReply, PredictRequest, Vocabulary, parse, problems
 from service.settings import Settings
 
 PROBLEMS = {
@@ -29,13 +29,19 @@ PROBLEMS = {
 }
 
 
-def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIRouter:
-    schema = predict_request(settings.max_sequences, settings.max_tokens)
+def router(repository: Repository, batcher: Batcher, settings: Settings, schema: type[PredictRequest]) -> APIRouter:
+    """The routes, whose bodies are of `schema`, a component of the OpenAPI document."""
     routes = APIRouter(tags=["predict"])
     documented: dict[str, Any] = {
         "response_model": PredictReply,
         "openapi_extra": {
             "parameters": [
+                {
+                    "name": "X-Request-ID",
+                    "in": "header",
+                    "description": "comes back in the reply, in errors and in the log; made where there is none",
+                    "schema": {"type": "string", "maxLength": 128},
+                },
                 {
                     "name": "X-Request-Timeout-Ms",
                     "in": "header",
@@ -51,7 +57,7 @@ def router(repository: Repository, batcher: Batcher, settings: Settings) -> APIR
             ],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": schema.model_json_schema()}},
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema.__name__}"}}},
             },
         },
     }
