@@ -25,7 +25,7 @@ import safetensors
 import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.config import ModelConfig
+from models.config import ModelConfig, first_error
 from models.durable import sync_folder, write_durably
 from models.tokenizer import Tokenizer
 
@@ -38,6 +38,8 @@ CONFIG, WEIGHTS, TOKENIZER, GOLDEN, SUMS = (
     "SHA256SUMS",
 )
 REQUIRED = (CONFIG, WEIGHTS, GOLDEN)
+NAME, VERSION = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII), re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+"""Names of the two folders of a version in a store, NAME/VERSION; others are not served."""
 Weights = Mapping[str, npt.NDArray[np.float32]]
 
 
@@ -143,6 +145,10 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     """Contents of the covered files, each of which has the digest that SHA256SUMS gives."""
     if not folder.is_dir():
         raise ArtifactError(folder, "no such folder")
+    versions = [path.parent for path in folder.glob(f"*/{SUMS}") if VERSION.fullmatch(path.parent.name)]
+    if versions and not (folder / SUMS).exists():
+        highest = max(versions, key=lambda version: int(version.name))
+        raise ArtifactError(folder, f"is not a version (no {SUMS}): name one, such as {highest}")
     sums = _read_sums(folder / SUMS)
     if missing := [name for name in REQUIRED if name not in sums]:
         raise ArtifactError(folder / SUMS, f"does not cover {missing[0]}")
@@ -188,7 +194,7 @@ def _read_config(path: Path, content: bytes) -> ModelConfig:
     try:
         return _Config.model_validate_json(content).model
     except ValidationError as error:
-        raise ArtifactError(path, _first(error)) from error
+        raise ArtifactError(path, first_error(error)) from error
 
 
 def _read_weights(path: Path, content: bytes, config: ModelConfig) -> Weights:
@@ -230,7 +236,7 @@ def _read_golden(path: Path, content: bytes, config: ModelConfig) -> list[Golden
     try:
         cases = _Golden.model_validate_json(content).cases
     except ValidationError as error:
-        raise ArtifactError(path, _first(error)) from error
+        raise ArtifactError(path, first_error(error)) from error
     for number, case in enumerate(cases):
         if len(case.logits) != config.num_logits:
             raise ArtifactError(path, f"case {number} has {len(case.logits)} logits, the model {config.num_logits}")
@@ -239,9 +245,3 @@ def _read_golden(path: Path, content: bytes, config: ModelConfig) -> list[Golden
         if not all(0 <= token < config.vocab_size for token in case.token_ids):
             raise ArtifactError(path, f"case {number} has a token id outside the vocabulary of {config.vocab_size}")
     return cases
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]

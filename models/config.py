@@ -1,8 +1,9 @@
 """The configuration of one sequence classifier: plain data, no torch."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Cell = Literal["lstm", "gru", "rnn_tanh", "rnn_relu"]
 Pooling = Literal["last", "last_output", "max", "mean"]
@@ -87,3 +88,11 @@ class ModelConfig(BaseModel):
         shapes["linear.weight"] = (self.num_logits, self.feature_size)
         shapes["linear.bias"] = (self.num_logits,)
         return shapes
+
+
+def first_error(error: ValidationError, shown: Callable[[str], str] = str) -> str:
+    """The first of the errors in one line: the reason, after the field where there is one, as `shown`."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{shown(field)}: {reason}" if field else reason

@@ -1,4 +1,4 @@
-"""Brings in a classifier made elsewhere: ``python -m models.convert WEIGHTS --labels a,b --pooling last --out DIR``.
+"""Brings in a classifier made elsewhere: ``python -m models.convert WEIGHTS --labels a,b --pooling last --out FOLDER``.
 
 WEIGHTS is a state_dict of an embedding, an LSTM, GRU or RNN and a linear, a file of torch.save or safetensors. It is
 read as plain data: nothing in it is executed.
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from models.artifact import Artifact, ArtifactError, GoldenCase, write_artifact
 from models.config import ModelConfig, Output, Pooling
 from models.extras import needs
-from models.options import Parser, names, number, run_main
+from models.options import Parser, names, number, run_main, store_folder, version_folder
 from models.state_dict import Options, StateDictError, identify
 from models.tokenizer import Tokenizer
 
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     add("weights", type=Path, metavar="WEIGHTS", help=f"made by {SAVE}, or a .safetensors file")
     add("--labels", type=names, required=True, metavar="A,B,...", help="names of the classes, in the model's order")
     add("--pooling", type=_pooling, required=True, metavar="KIND,...", help="of " + ", ".join(get_args(Pooling)))
-    add("--out", type=Path, required=True, metavar="DIR", help="version folder to write; must not exist")
+    add("--out", type=version_folder, required=True, metavar="FOLDER", help="new folder, as models/store/NAME/VERSION")
     add("--tokenizer", type=Path, metavar="tokenizer.json", help="Hugging Face tokenizer; without: token ids only")
     add("--output", choices=get_args(Output), default="softmax", help="rule that makes scores of logits")
     add("--pad-id", type=number(int, 0), default=0, metavar="N", help="token id of the padding")
@@ -149,9 +149,10 @@ def model_card(arguments: Arguments, content: bytes, config: ModelConfig) -> str
     form = "safetensors" if is_safetensors(content) else "torch.save"
     words = ["python", "-m", "models.convert", arguments.weights.name]
     for name, value in vars(arguments).items():
-        if name != "weights" and value is not None:
+        if name not in ("weights", "out") and value is not None:
             words += [f"--{name.replace('_', '-')}", _word(value)]
-    return f"""# {arguments.out.name}
+    words += ["--out", store_folder(arguments.out)]
+    return f"""# {arguments.out.parent.name}, version {arguments.out.name}
 
 Brought in from `{arguments.weights.name}`, a {form} file (sha256 `{hashlib.sha256(content).hexdigest()}`):
 {describe(config)}.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from models.artifact import NAME, VERSION
 from models.config import Cell, Pooling
 
 
@@ -163,9 +164,19 @@ def number(
 
 
 def version_folder(text: str) -> Path:
-    if not Path(text).name:
-        raise argparse.ArgumentTypeError(f"{text!r} names no folder: give one such as models/store/NAME/VERSION")
-    return Path(text)
+    """An absolute path, so that the model's name is in it."""
+    path = Path(text).absolute()  # resolve() would follow links, whose own names are those of the store
+    if not NAME.fullmatch(path.parent.name) or not VERSION.fullmatch(path.name):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not end in NAME/VERSION: a name of letters, digits, '_', '.' and '-' and a number from 1, "
+            "as in models/store/reviews/1"
+        )
+    return path
+
+
+def store_folder(out: Path) -> str:
+    """A version folder as cards name it, without the paths of this machine."""
+    return f"models/store/{out.parent.name}/{out.name}"
 
 
 def split_size(text: str) -> float:
@@ -222,7 +233,7 @@ def public(settings: TrainingSettings) -> dict[str, Any]:
 
 def command_line(settings: TrainingSettings) -> str:
     """The command that repeats a run, with data files by name and options that differ from their defaults."""
-    defaults = public(training_settings(["--data", "-", "--out", "-"]))
+    defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
     words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
@@ -238,4 +249,4 @@ def command_line(settings: TrainingSettings) -> str:
             words += [f"--{option}", str(value)]
     if settings.data_name:
         words += ["--data-name", settings.data_name]
-    return shlex.join([*words, "--out", f"models/store/{settings.out.parent.name}/{settings.out.name}"])
+    return shlex.join([*words, "--out", store_folder(settings.out)])

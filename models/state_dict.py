@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from models.config import GATES, Cell, ModelConfig, Output, Pooling
+from models.config import GATES, Cell, ModelConfig, Output, Pooling, first_error
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -75,9 +75,7 @@ def identify(shapes: Shapes, options: Options) -> Identified:
             output=options.output,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise StateDictError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
+        raise StateDictError(first_error(error)) from error
     names |= {"embedding.weight": embedding, "linear.weight": linear}
     if _bias(linear) in shapes:
         names["linear.bias"] = _bias(linear)

@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -18,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from models.artifact import Artifact, ArtifactError, write_artifact
-from models.config import ModelConfig
+from models.config import ModelConfig, first_error
 from models.corpus import Corpus, file_digest, read_corpus
 from models.extras import needs
 from models.formats import DataError
@@ -59,21 +58,48 @@ class SettingsError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
-    given = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
+    words = sys.argv[1:] if argv is None else argv
+    settings: TrainingSettings | None = None
     errors = (SettingsError, DataError, ArtifactError, CheckpointError, DeviceError, DivergedError, OSError)
-    with stop_signals() as stop:
-        settings = training_settings(argv)
 
-        def outcome() -> str:
-            if has_checkpoint(working_folder(settings.out)):
-                return f"to go on: {PROG} {shlex.join(given)} --resume"
-            return "" if settings.out.exists() else "nothing was written"
+    def work() -> None:
+        nonlocal settings
+        with stop_signals() as stop:
+            settings = training_settings(words)
+            train(settings, Console(stderr=True), stop)
 
-        return run_main(PROG, lambda: train(settings, Console(stderr=True), stop), errors, outcome)
+    def outcome() -> str:
+        if settings and has_checkpoint(working_folder(settings.out)):
+            given = [word for word in words if word != "--resume"]
+            return f"to go on: {PROG} {shlex.join(given)} --resume"
+        return "" if settings and settings.out.exists() else "nothing was written"
+
+    return run_main(PROG, work, errors, outcome)
 
 
-def train(settings: TrainingSettings, console: Console, stop: threading.Event) -> None:
-    """Writes the version `settings.out`; raises one of `main`'s errors, or KeyboardInterrupt when `stop` is set."""
+class Stop:
+    """What the signals asked for; `requested` is set only while they are deferred."""
+
+    requested = False
+    deferring = False
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """The first signal within only sets `requested`, for whoever looks; at the latest the end interrupts."""
+        self.deferring = True
+        try:
+            yield
+        finally:
+            self.deferring = False
+        if self.requested:
+            raise KeyboardInterrupt
+
+
+def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
+    """Writes the version `settings.out`; raises one of `main`'s errors.
+
+    KeyboardInterrupt while it trains leaves a checkpoint of the last step when `stop` was requested.
+    """
     # Settings
     folder = working_folder(settings.out)
     if settings.out.exists():
@@ -88,6 +114,8 @@ def train(settings: TrainingSettings, console: Console, stop: threading.Event) -
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     settings.threads = torch.get_num_threads()
+    names = ", ".join(path.name for path in settings.data)
+    console.print(f"reading {names} …", markup=False, highlight=False, soft_wrap=True)
     digests = [file_digest(path) for path in settings.data]
     identity = public(settings) | {"data": digests}
     del identity["weights"]  # says how they are written once they are trained
@@ -95,8 +123,6 @@ def train(settings: TrainingSettings, console: Console, stop: threading.Event) -
 
     # Data
     corpus = read_corpus(settings)
-    if stop.is_set():
-        raise KeyboardInterrupt
 
     # Model
     torch.manual_seed(settings.seed)
@@ -116,26 +142,27 @@ def train(settings: TrainingSettings, console: Console, stop: threading.Event) -
 
     def checkpoint() -> None:
         nonlocal next_save
-        if stop.is_set() or time.monotonic() >= next_save:
+        if stop.requested or time.monotonic() >= next_save:
             save_checkpoint(folder, identity, run.state())
             next_save = time.monotonic() + settings.checkpoint_seconds
-        if stop.is_set():
+        if stop.requested:
             raise KeyboardInterrupt
 
     per_epoch = len(run.batches())
     total = settings.epochs * per_epoch
     with TrainingProgress(console, settings.epochs, total, run.epoch * per_epoch + run.position) as progress:
-        while not run.finished():
-            network.train()
-            progress.start_epoch()
-            for batch in run.batches()[run.position :]:
-                rate = learning_rate(settings.learning_rate, run.epoch * per_epoch + run.position, total)
-                loss = run.step(batch, rate)
-                progress.step(run.epoch + 1, loss, batch.length * len(batch.rows))
-                checkpoint()
-            best = run.end_epoch(on_batch=lambda _: checkpoint())
-            progress.end_epoch(run.history[-1], best=best)
-        save_checkpoint(folder, identity, run.state())  # what was trained outlives a version that cannot be written
+        with stop.deferred():
+            while not run.finished():
+                network.train()
+                progress.start_epoch()
+                for batch in run.batches()[run.position :]:
+                    rate = learning_rate(settings.learning_rate, run.epoch * per_epoch + run.position, total)
+                    loss = run.step(batch, rate)
+                    progress.step(run.epoch + 1, loss, batch.length * len(batch.rows))
+                    checkpoint()
+                best = run.end_epoch(on_batch=lambda _: checkpoint())
+                progress.end_epoch(run.history[-1], best=best)
+            save_checkpoint(folder, identity, run.state())  # outlives a version that cannot be written
         write_version(settings, corpus, run, digests)
         progress.line(f"wrote {settings.out}")
     remove_checkpoint(folder)
@@ -148,9 +175,8 @@ def make_config(settings: TrainingSettings, corpus: Corpus) -> ModelConfig:
     try:
         return ModelConfig(**values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
-        raise SettingsError(f"{option}{first['msg']}") from None
+        message = first_error(error, lambda field: f"--{field.split('.')[0].replace('_', '-')}")
+        raise SettingsError(message) from None
 
 
 def learning_rate(highest: float, step: int, total: int) -> float:
@@ -193,14 +219,15 @@ def write_version(settings: TrainingSettings, corpus: Corpus, run: Run, digests:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second signal interrupts at once."""
-    stop = threading.Event()
+def stop_signals() -> Iterator[Stop]:
+    """SIGINT and SIGTERM interrupt at once, or where they are deferred the second of them does."""
+    stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if stop.requested or not stop.deferring:
             raise KeyboardInterrupt
-        stop.set()
+        stop.requested = True
+        os.write(2, b"\nstopping after this step; again to stop at once\n")  # print may be what was interrupted
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,7 +1,6 @@
 """Models on disk -> verified versions in memory, ready to answer."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.artifact import SUMS, ArtifactError, GoldenCase, read_artifact
+from models.artifact import NAME, SUMS, VERSION, ArtifactError, GoldenCase, read_artifact
 from models.config import ModelConfig
 from service.engine import Backend, Engine
 from service.errors import UnknownModel
@@ -19,8 +18,6 @@ log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
 """Golden cases hold when every float32 logit is within this times max(1, |logit|) of the reference."""
-
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class Model(NamedTuple):
@@ -57,18 +54,18 @@ def open_repository(store: Path, default: str, backend: Backend) -> Repository:
     """
     if not store.is_dir():
         raise ArtifactError(store, "no such folder of models (LSTMSERVE_STORE)")
-    folders = sorted(folder for folder in store.iterdir() if folder.is_dir() and NAME.fullmatch(folder.name))
+    folders = sorted(folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if default not in [folder.name for folder in folders]:
         raise ArtifactError(store / default, "no such model (LSTMSERVE_MODEL)")
     models = []
     for folder in folders:
-        version = _highest_version(folder)
+        version = _highest_version(folder) if NAME.fullmatch(folder.name) else None
         if version is not None:
             models.append(_load(version, backend))
         elif folder.name == default:
-            raise ArtifactError(folder, f"has no complete version (a folder 1, 2, ... with {SUMS})")
+            raise ArtifactError(folder, f"has no complete version (a folder 1, 2, ... with {SUMS}), or an odd name")
         else:
-            log.warning("a folder of the store has no complete version and is left out", extra={"folder": str(folder)})
+            log.warning("left out: no complete version, or an odd name", extra={"folder": str(folder)})
     return Repository(models, default)
 
 
@@ -84,7 +81,7 @@ def _load(folder: Path, backend: Backend) -> Model:
 
 def _highest_version(folder: Path) -> Path | None:
     """A version is a folder named by an integer that has its digests, which are written last."""
-    versions = [path for path in folder.iterdir() if re.fullmatch(r"[1-9]\d{0,9}", path.name, re.ASCII)]
+    versions = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
     complete = [path for path in versions if (path / SUMS).is_file()]
     return max(complete, key=lambda path: int(path.name), default=None)
 

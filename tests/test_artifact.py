@@ -130,6 +130,16 @@ def test_what_is_not_covered_may_change(folder: Path) -> None:
     read_artifact(folder)
 
 
+def test_a_model_is_not_a_version(folder: Path, artifact: Artifact) -> None:
+    for number in (9, 10):
+        write_artifact(folder.with_name(str(number)), artifact)
+    (folder.with_name("11")).mkdir()
+    reason = f"is not a version (no SHA256SUMS): name one, such as {folder.with_name('10')}"
+    with pytest.raises(ArtifactError) as error:
+        read_artifact(folder.parent)
+    assert str(error.value) == f"{folder.parent}: {reason}"
+
+
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such folder"):
         read_artifact(tmp_path / "1")
@@ -151,12 +161,12 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         (lambda config: config["model"].update(cell="mamba"), "model.cell: "),
         (lambda config: config["model"].update(hidden_size=8.5), "model.hidden_size: "),
         (lambda config: config["model"].pop("labels"), "model.labels: Field required"),
-        (lambda config: config["model"].update(pad_id=40), "pad_id 40 must be below vocab_size 40"),
+        (lambda config: config["model"].update(pad_id=40), "model: pad_id 40 must be below vocab_size 40"),
     ],
 )
 def test_a_configuration_that_is_not_understood(folder: Path, change: Callable[[Any], object], reason: str) -> None:
     change_json(folder / CONFIG, change)
-    assert reason in refusal(folder, CONFIG)
+    assert refusal(folder, CONFIG).startswith(reason)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[]", b"1"])

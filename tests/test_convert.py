@@ -111,13 +111,15 @@ def test_a_linear_without_a_bias_gets_zeros(tmp_path: Path, capsys: pytest.Captu
 def test_the_card_says_where_the_version_comes_from(weights: Path, tmp_path: Path) -> None:
     tokenizer = tmp_path / "words.json"
     tokenizer.write_text(Tokenizer.train(TEXTS, 40, 1).to_json())
-    out = tmp_path / "store" / "1"
+    out = tmp_path / "reviews" / "3"
     words = command(weights, out, tiny_config(labels=("not good", "good")))
     assert main([*words, "--tokenizer", str(tokenizer), "--max-length", "32"]) == 0
     card = (out / "README.md").read_text()
     assert f"`weights.pt`, a torch.save file (sha256 `{hashlib.sha256(weights.read_bytes()).hexdigest()}`)" in card
+    assert card.startswith("# reviews, version 3\n")
     (line,) = (line for line in card.splitlines() if line.startswith("python"))
-    assert line.startswith("python -m models.convert weights.pt --labels 'not good,good' --pooling last --out 1 ")
+    assert line.startswith("python -m models.convert weights.pt --labels 'not good,good' --pooling last ")
+    assert line.endswith(" --out models/store/reviews/3")
     assert "--tokenizer words.json" in line
     assert "--max-length 32" in line
     assert str(tmp_path) not in card
@@ -135,7 +137,7 @@ def test_the_cards_command_gives_the_same_version(
     monkeypatch.chdir(tmp_path)
     assert main(line.split()[3:]) == 0
     for path in (tmp_path / "there" / "1").iterdir():
-        assert (tmp_path / "1" / path.name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "models" / "store" / "there" / "1" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_tied_and_trained_parameters_are_read(tmp_path: Path) -> None:

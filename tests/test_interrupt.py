@@ -67,15 +67,21 @@ runpy.run_module("models.{name}", run_name="__main__", alter_sys=True)
     assert interrupted(process) == "interrupted\n"
 
 
-@pytest.mark.parametrize("name", ["evaluate", "convert"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "convert"])
 def test_while_it_reads(tmp_path: Path, name: str) -> None:
     version, pipe = tmp_path / "1", tmp_path / "data.csv"
     os.mkfifo(pipe)
     write_tiny(version)
-    words = [str(version), "--data", str(pipe)] if name == "evaluate" else command(pipe, tmp_path / "2", tiny_config())
+    words = {
+        "train": ["--data", str(pipe), "--out", str(tmp_path / "2")],
+        "evaluate": [str(version), "--data", str(pipe)],
+        "convert": command(pipe, tmp_path / "2", tiny_config()),
+    }[name]
     process = subprocess.Popen([sys.executable, "-m", f"models.{name}", *words], stderr=subprocess.PIPE, text=True)
     end = wait_until_read(pipe)
-    assert interrupted(process) == f"python -m models.{name}: interrupted\n"
+    time.sleep(0.2)  # a signal between the opening and the reading would be seen only after the latter
+    before, after = ("reading data.csv …\n", "; nothing was written") if name == "train" else ("", "")
+    assert interrupted(process) == f"{before}python -m models.{name}: interrupted{after}\n"
     os.close(end)
     assert {path.name for path in tmp_path.iterdir()} == {"1", "data.csv"}
 

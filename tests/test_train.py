@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from models import train
 from models.artifact import SUMS, Artifact, read_artifact
 from models.checkpoint import CHECKPOINT, working_folder
-from models.corpus import read_corpus
 from models.golden import golden_cases
 from models.network import SequenceClassifier
-from models.options import training_settings
 from models.run import Run
 from tests.reviews import reviews, write
 
@@ -149,13 +145,14 @@ def test_training_ends_when_validation_no_longer_gains(tmp_path: Path, data: Pat
 def test_an_interrupted_run_resumes_to_the_same_bytes(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], steps: int
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "1"
+    whole, out = tmp_path / "2", tmp_path / "1"
     trained(data, whole)
     with monkeypatch.context() as patch:
         interrupt_after(patch, steps)
         assert train.main(command(data, out)) == 130
     assert not out.exists()
     assert f"--out {out}" in (message := capfd.readouterr().err)
+    assert "stopping after this step; again to stop at once\n" in message
     assert message.rstrip().endswith(" --resume")
     assert train.main([*command(data, out), "--resume"]) == 0
     assert covered_bytes(out) == covered_bytes(whole)
@@ -165,7 +162,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 def test_a_run_interrupted_in_validation_resumes_there(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "1"
+    whole, out = tmp_path / "2", tmp_path / "1"
     trained(data, whole)
     end_epoch, ended = Run.end_epoch, []
 
@@ -183,28 +180,54 @@ def test_a_run_interrupted_in_validation_resumes_there(
     assert covered_bytes(out) == covered_bytes(whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_before_training_leaves_nothing(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
 ) -> None:
-    read = read_corpus
-
     def interrupted(settings: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
-        return read(settings)
+        signal.raise_signal(number)
+        pytest.fail("went on")
 
     monkeypatch.setattr("models.train.read_corpus", interrupted)
     assert train.main(command(data, tmp_path / "1")) == 130
-    assert "nothing was written" in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["reading reviews.csv …", "python -m models.train: interrupted; nothing was written"]
     assert [path.name for path in tmp_path.iterdir()] == [data.name]
 
 
-def test_a_second_signal_does_not_wait() -> None:
+def test_interrupted_while_it_writes_the_version_it_can_go_on(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_artifact", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert train.main(command(data, tmp_path / "1")) == 130
+    assert capsys.readouterr().err.endswith("--resume\n")
+    assert train.main([*command(data, tmp_path / "1"), "--resume"]) == 0
+
+
+def test_signals_wait_where_there_is_work_to_save_but_not_the_second(capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT)
     with train.stop_signals() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
+        waited = []
+
+        def save(number: signal.Signals) -> None:
+            with stop.deferred():
+                signal.raise_signal(number)
+                waited.append(number)
+
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+        assert not stop.requested
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with pytest.raises(KeyboardInterrupt):
+                save(number)
+        assert stop.requested
+        assert waited == [signal.SIGINT]
+        assert capfd.readouterr().err == "\nstopping after this step; again to stop at once\n"
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -222,8 +245,8 @@ def test_a_real_process_resumes_to_the_same_bytes(tmp_path: Path, data: Path, nu
     assert not out.exists()
     assert errors.rstrip().endswith("--resume") == (number != signal.SIGKILL)
     assert train.main([*command(data, out, options), "--resume"]) == 0
-    trained(data, tmp_path / "whole", options)
-    assert covered_bytes(out) == covered_bytes(tmp_path / "whole")
+    trained(data, tmp_path / "2", options)
+    assert covered_bytes(out) == covered_bytes(tmp_path / "2")
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
@@ -236,10 +259,3 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
     assert 0 < rates[0] < 0.01
     assert 0 < rates[-1] < 1e-6
     assert train.learning_rate(0.1, 0, 1) > 0
-
-
-def test_train_can_be_told_to_stop_by_its_caller(tmp_path: Path, data: Path) -> None:
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(KeyboardInterrupt):
-        train.train(training_settings(command(data, tmp_path / "1")), Console(stderr=True), stop)

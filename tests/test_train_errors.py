@@ -1,5 +1,6 @@
 """Everything a user can do wrong in training: one line, exit code 2, nothing left behind."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from models.artifact import read_artifact
 from models.checkpoint import CHECKPOINT, working_folder
 from models.device import DeviceError, choose_device, choose_precision
 from models.extras import needs
-from models.options import TrainingSettings, training_settings
+from models.options import TrainingSettings, training_settings, version_folder
 from models.run import Run
 from tests.reviews import reviews, write
 from tests.test_train import command, interrupt_after
@@ -27,15 +28,15 @@ def data(tmp_path: Path) -> Path:
 
 
 def refusal(arguments: list[str], capsys: Captured) -> str:
-    """The one line with which a command is refused with exit code 2."""
+    """The one line with which a command is refused with exit code 2, if need be after it began to read."""
     try:
         code: object = train.main(arguments)
     except SystemExit as exit_:
         code = exit_.code
-    message = capsys.readouterr().err
+    *reading, message = capsys.readouterr().err.splitlines()
     assert code == 2
     assert message.startswith("python -m models.train: error: ")
-    assert message.count("\n") == 1
+    assert reading in ([], ["reading data.csv …"], ["reading reviews.csv …"])
     return message
 
 
@@ -46,8 +47,9 @@ def refusal(arguments: list[str], capsys: Captured) -> str:
         ("--labels a,b", "unknown label 'negative'"),
         ("--labels negative,positive,unsure", "no row of class 'unsure'"),
         ("--label-map positive=negative", "one class only, 'negative'"),
+        ("--label-map pos=positive", "no row has the label 'pos' of --label-map: the labels are negative, positive"),
         ("--validation 500", "--validation"),
-        ("--cell gru --proj-size 4", "proj_size is for lstm only"),
+        ("--cell gru --proj-size 4", "error: proj_size is for lstm only, not gru"),
         ("--num-layers 5", "--num-layers: "),
         ("--pooling min", "--pooling: "),
         ("--learning-rate 1e30 --clip 1e30 --epochs 99", "is not finite: lower --learning-rate"),
@@ -86,11 +88,34 @@ def test_wrong_data(tmp_path: Path, capsys: Captured) -> None:
         "text,label\n" + "".join(f"fine {number},x\nbad {number},y\n" for number in range(9)) + "<br />,y\n"
     )
     assert f"{path}, row 20: the text has no tokens" in refusal(command(path, tmp_path / "1"), capsys)
-    assert f"{tmp_path}: exists already" in refusal(command(path, tmp_path), capsys)
-    assert "names no folder" in refusal(command(path, Path("/")), capsys)
     below_a_file = command(write(path, reviews(40)), path / "1")
     assert f"{path} is not a folder" in refusal(below_a_file, capsys)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_version_that_exists_is_left_alone(tmp_path: Path, data: Path, capsys: Captured) -> None:
+    (tmp_path / "1").mkdir()
+    assert f"{tmp_path / '1'}: exists already" in refusal(command(data, tmp_path / "1"), capsys)
+
+
+@pytest.mark.parametrize(
+    "out",
+    ["reviews", "rev/v1", "odd name/1", "-x/1", ".x/1", "rev/0", "rev/01", "rev/12345678901", "é/1", "rev/²", "/"],
+)
+def test_a_folder_that_would_not_be_served(tmp_path: Path, capsys: Captured, out: str) -> None:
+    """Refused before anything else: there is no such data."""
+    message = refusal(command(tmp_path / "none.csv", tmp_path / "store" / out), capsys)
+    assert f"argument --out: {str(tmp_path / 'store' / out)!r} does not end in NAME/VERSION" in message
+
+
+def test_a_relative_folder_is_named_by_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("film-reviews_2.0", "odd name"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "film-reviews_2.0")
+    assert version_folder("12") == tmp_path / "film-reviews_2.0" / "12"
+    monkeypatch.chdir(tmp_path / "odd name")
+    with pytest.raises(ArgumentTypeError, match="'12' does not end in NAME/VERSION"):
+        version_folder("12")
 
 
 def test_an_unfinished_run_is_neither_overwritten_nor_resumed_otherwise(
@@ -170,7 +195,7 @@ def test_a_version_that_cannot_be_written_leaves_the_run_to_be_resumed(
 
 
 def settings_of(options: str) -> TrainingSettings:
-    return training_settings(["--data", "x.csv", "--out", "1", *options.split()])
+    return training_settings(["--data", "x.csv", "--out", "name/1", *options.split()])
 
 
 def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
