@@ -36,7 +36,11 @@ class Corpus(NamedTuple):
 def read_corpus(settings: TrainingSettings) -> Corpus:
     """Reads, splits, learns the vocabulary on the training part alone, and encodes. Raises DataError."""
     rows = read_rows(settings.data, settings.text_column, settings.label_column, settings.label_map)
-    labels = settings.labels or class_names(rows)
+    present = class_names(rows)
+    if unused := sorted(set(settings.label_map.values()) - set(present)):
+        shown = ", ".join(present[:10]) + (f" and {len(present) - 10} more" if len(present) > 10 else "")
+        raise DataError(rows[0].path, f"--label-map makes no row {unused[0]!r}: the labels are {shown}")
+    labels = settings.labels or present
     targets = np.array(class_indices(rows, labels))
     if len(found := np.unique(targets)) == 1:
         raise DataError(rows[0].path, f"has one class only, {labels[found[0]]!r}: give rows of at least two")

@@ -41,15 +41,6 @@ def test_label_map_renames(tmp_path: Path) -> None:
     assert [row.label for row in rows] == ["negative", "positive", "other"]
 
 
-def test_a_label_map_renames_what_is_there(tmp_path: Path) -> None:
-    paths = [write(tmp_path / f"{name}.csv", [(name, name)]) for name in "abcdefghijkl"]
-    assert [row.label for row in read_rows(paths, "text", "label", {"l": "x"})] == [*"abcdefghijk", "x"]
-    with pytest.raises(DataError) as error:
-        read_rows(paths, "text", "label", {"a": "x", "x": "y"})
-    listed = "a, b, c, d, e, f, g, h, i, j and 2 more"
-    assert str(error.value) == f"{paths[0]}: no row has the label 'x' of --label-map: the labels are {listed}"
-
-
 def test_class_names_are_sorted_integers_as_numbers() -> None:
     assert class_names(labelled("10", "9", "-1", "9")) == ("-1", "9", "10")
     assert class_names(labelled("10", "9", "b")) == ("10", "9", "b")

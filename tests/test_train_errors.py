@@ -47,7 +47,7 @@ def refusal(arguments: list[str], capsys: Captured) -> str:
         ("--labels a,b", "unknown label 'negative'"),
         ("--labels negative,positive,unsure", "no row of class 'unsure'"),
         ("--label-map positive=negative", "one class only, 'negative'"),
-        ("--label-map pos=positive", "no row has the label 'pos' of --label-map: the labels are negative, positive"),
+        ("--label-map pos=good", "--label-map makes no row 'good': the labels are negative, positive"),
         ("--validation 500", "--validation"),
         ("--cell gru --proj-size 4", "error: proj_size is for lstm only, not gru"),
         ("--num-layers 5", "--num-layers: "),
