@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from models.artifact import Artifact, ArtifactError, GoldenCase, write_artifact
 from models.config import ModelConfig, Output, Pooling
 from models.extras import needs
-from models.options import Parser, names, number, run_main, store_folder, version_folder
+from models.options import Parser, names, number, run_main, store_folder, version_folder, written
 from models.state_dict import Options, StateDictError, identify
 from models.tokenizer import Tokenizer
 
@@ -99,7 +99,7 @@ def convert(arguments: Arguments) -> None:
     for name, shape in config.tensor_shapes().items():
         print(f"  {name} {list(shape)} from {identified.names.get(name, 'nowhere: zeros')}")
     served = "texts and token ids" if tokenizer else "token ids only: no --tokenizer was given"
-    print(f"wrote {arguments.out}: serves {served}; {len(golden)} golden cases")
+    print(f"{written(arguments.out)}; serves {served}; {len(golden)} golden cases")
 
 
 def read_tokenizer(path: Path, config: ModelConfig) -> Tokenizer:

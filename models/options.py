@@ -166,12 +166,16 @@ def number(
 def version_folder(text: str) -> Path:
     """An absolute path, so that the model's name is in it."""
     path = Path(text).absolute()  # resolve() would follow links, whose own names are those of the store
-    if not NAME.fullmatch(path.parent.name) or not VERSION.fullmatch(path.name):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} does not end in NAME/VERSION: a name of letters, digits, '_', '.' and '-' and a number from 1, "
-            "as in models/store/reviews/1"
-        )
+    if not path.name:
+        raise argparse.ArgumentTypeError(f"{text!r} names no version: give one such as models/store/NAME/VERSION")
     return path
+
+
+def written(out: Path) -> str:
+    """What is said of a version when it is there, and whether a store can serve it from there."""
+    if NAME.fullmatch(out.parent.name) and VERSION.fullmatch(out.name):
+        return f"wrote {out}"
+    return f"wrote {out}, from where it is not served: a store has versions under NAME/1, NAME/2, ..."
 
 
 def store_folder(out: Path) -> str:

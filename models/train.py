@@ -22,7 +22,7 @@ from models.corpus import Corpus, file_digest, read_corpus
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import measure
-from models.options import TrainingSettings, public, run_main, training_settings
+from models.options import TrainingSettings, public, run_main, training_settings, written
 from models.scores import scores
 from models.tokenizer import PAD_ID
 
@@ -164,7 +164,7 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
                 progress.end_epoch(run.history[-1], best=best)
             save_checkpoint(folder, identity, run.state())  # outlives a version that cannot be written
         write_version(settings, corpus, run, digests)
-        progress.line(f"wrote {settings.out}")
+        progress.line(written(settings.out))
     remove_checkpoint(folder)
 
 

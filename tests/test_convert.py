@@ -95,7 +95,7 @@ def test_what_was_read_and_written_is_said(weights: Path, tmp_path: Path, capsys
     )
     assert "  embedding.weight [40, 6] from word_embeddings.weight" in lines
     assert "  rnn.weight_hh_l0_reverse [32, 8] from lstm.weight_hh_l0_reverse" in lines
-    assert lines[-1] == f"wrote {out}: serves token ids only: no --tokenizer was given; 5 golden cases"
+    assert lines[-1] == f"wrote {out}; serves token ids only: no --tokenizer was given; 5 golden cases"
 
 
 def test_a_linear_without_a_bias_gets_zeros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

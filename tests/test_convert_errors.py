@@ -46,7 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str], folder: Pa
         (["--max-length", "0"], "argument --max-length: 0 is not at least 1"),
         (["--output", "argmax"], "argument --output: invalid choice: 'argmax'"),
         (["--nonlinearity", "tanh"], "--nonlinearity is for a plain RNN only"),
-        (["--out", "store/reviews"], "argument --out: 'store/reviews' does not end in NAME/VERSION"),
+        (["--out", "/"], "argument --out: '/' names no version"),
         (["--tokens", "x"], "unrecognized arguments: --tokens x"),
     ],
 )
