@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.client import Result, closed_loop
-from models.artifact import read_artifact
+from models.artifact import highest_version, read_artifact
 from models.config import ModelConfig
 from models.network import SequenceClassifier
 from service.repository import TOLERANCE
@@ -36,8 +36,7 @@ def main() -> None:
     parser.add_argument("--model", default="imdb", help="model in it")
     parser.add_argument("--seconds", type=float, default=10, help="length of each loop")
     options = parser.parse_args()
-    folder = max((options.store / options.model).glob("[0-9]*"), key=lambda path: int(path.name))
-    artifact = read_artifact(folder)
+    artifact = read_artifact(highest_version(options.store / options.model) or options.store / options.model)
     network = SequenceClassifier.from_weights(artifact.config, artifact.weights)
     sequences = draw_sequences(artifact.config, 256)
     torch.set_num_threads(1)

@@ -80,6 +80,13 @@ class Artifact(NamedTuple):
     golden: list[GoldenCase]
 
 
+def highest_version(folder: Path) -> Path | None:
+    """The highest complete version of the model in `folder`: named by an integer, with its digests, written last."""
+    versions = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
+    complete = [path for path in versions if (path / SUMS).is_file()]
+    return max(complete, key=lambda path: int(path.name), default=None)
+
+
 def read_artifact(folder: Path) -> Artifact:
     """Reads and verifies a version; each file is read once, so what was verified is what is used.
 
@@ -145,10 +152,8 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     """Contents of the covered files, each of which has the digest that SHA256SUMS gives."""
     if not folder.is_dir():
         raise ArtifactError(folder, "no such folder")
-    versions = [path.parent for path in folder.glob(f"*/{SUMS}") if VERSION.fullmatch(path.parent.name)]
-    if versions and not (folder / SUMS).exists():
-        highest = max(versions, key=lambda version: int(version.name))
-        raise ArtifactError(folder, f"is not a version (no {SUMS}): name one, such as {highest}")
+    if not (folder / SUMS).exists() and (version := highest_version(folder)):
+        raise ArtifactError(folder, f"is not a version (no {SUMS}): name one, such as {version}")
     sums = _read_sums(folder / SUMS)
     if missing := [name for name in REQUIRED if name not in sums]:
         raise ArtifactError(folder / SUMS, f"does not cover {missing[0]}")

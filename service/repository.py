@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.artifact import NAME, SUMS, VERSION, ArtifactError, GoldenCase, read_artifact
+from models.artifact import NAME, SUMS, ArtifactError, GoldenCase, highest_version, read_artifact
 from models.config import ModelConfig
 from service.engine import Backend, Engine
 from service.errors import UnknownModel
@@ -59,7 +59,7 @@ def open_repository(store: Path, default: str, backend: Backend) -> Repository:
         raise ArtifactError(store / default, "no such model (LSTMSERVE_MODEL)")
     models = []
     for folder in folders:
-        version = _highest_version(folder) if NAME.fullmatch(folder.name) else None
+        version = highest_version(folder) if NAME.fullmatch(folder.name) else None
         if version is not None:
             models.append(_load(version, backend))
         elif folder.name == default:
@@ -77,13 +77,6 @@ def _load(folder: Path, backend: Backend) -> Model:
     except (RuntimeError, MemoryError) as error:  # torch's, for want of memory above all
         raise ArtifactError(folder, f"cannot be loaded on {backend.device}: {error}") from error
     return Model(folder.parent.name, int(folder.name), artifact.config, weights)
-
-
-def _highest_version(folder: Path) -> Path | None:
-    """A version is a folder named by an integer that has its digests, which are written last."""
-    versions = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
-    complete = [path for path in versions if (path / SUMS).is_file()]
-    return max(complete, key=lambda path: int(path.name), default=None)
 
 
 def _verify(folder: Path, golden: list[GoldenCase], weights: Hashable, make_engine: Callable[[], Engine]) -> None:

@@ -9,20 +9,30 @@ from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
 from pydantic.types import FailFast
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from service.errors import MAX_LISTED, FieldError, InvalidContent, NotJSON
 
 MESSAGES: dict[tuple[str, int], str] = {
-    (
-        "too_long",
-        1,
-    ): "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): send "
-    "several requests",
-    ("too_long", 2): "has {actual_length} token ids or more, at most {max_length} are taken (LSTMSERVE_MAX_TOKENS): "
-    "shorten the sequence",
+    ("too_long", 1): (
+        "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): "
+        "send several requests"
+    ),
+    ("too_long", 2): (
+        "has {actual_length} token ids or more, at most {max_length} are taken (LSTMSERVE_MAX_TOKENS): "
+        "shorten the sequence"
+    ),
     ("too_short", 1): "is empty: send at least one entry",
     ("too_short", 2): "is empty: send at least one token id",
     ("list_type", 1): "must be a list, as token_ids in [[1, 2, 3], [4, 5, 0]] and lengths in [3, 2]",
@@ -55,18 +65,20 @@ class PredictRequest(BaseModel):
 
     token_ids: list[list[int]]
     lengths: list[int] | None = None
+    _lengths: list[int] = PrivateAttr(default_factory=list)
+    """Tokens of each row, as sent or counted without the trailing pads."""
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Self:
         assert isinstance(info.context, Vocabulary)
+        self._lengths = self.lengths or [_unpadded(row, info.context.pad_id) for row in self.token_ids]
         if problems := list(self._problems(info.context)):
             raise ValidationError.from_exception_data("PredictRequest", problems)
         return self
 
-    def sequences(self, pad_id: int) -> list[list[int]]:
+    def sequences(self) -> list[list[int]]:
         """The rows without their padding."""
-        lengths = self.lengths or [_unpadded(row, pad_id) for row in self.token_ids]
-        return [row[:length] for row, length in zip(self.token_ids, lengths, strict=True)]
+        return [row[:length] for row, length in zip(self.token_ids, self._lengths, strict=True)]
 
     def _problems(self, vocabulary: Vocabulary) -> Iterator[InitErrorDetails]:
         if self.model_extra:
@@ -88,16 +100,12 @@ class PredictRequest(BaseModel):
                     "vocabulary",
                     f"token id {str(row[column])[:MAX_ECHO]} is outside the model's vocabulary of {vocabulary.size}",
                 )
-        if self.lengths is None:
-            lengths = [_unpadded(row, vocabulary.pad_id) for row in self.token_ids]
-        elif len(self.lengths) == len(self.token_ids):
-            lengths = self.lengths
-        else:
+        if len(self._lengths) != len(self.token_ids):
             yield _wrong(
-                ("lengths",), "lengths", f"has {len(self.lengths)} entries for {len(self.token_ids)} rows of token_ids"
+                ("lengths",), "lengths", f"has {len(self._lengths)} entries for {len(self.token_ids)} rows of token_ids"
             )
             return
-        for number, (row, length) in enumerate(zip(self.token_ids, lengths, strict=True)):
+        for number, (row, length) in enumerate(zip(self.token_ids, self._lengths, strict=True)):
             yield from self._row_problems(number, row, length, vocabulary)
 
     def _row_problems(
@@ -223,8 +231,9 @@ def parse(schema: type[PredictRequest], body: bytes, vocabulary: Vocabulary) -> 
         raise NotJSON(f"the body is not JSON that can be read: {details[0]['ctx']['error']}")
     listed = []
     for detail in details[:MAX_LISTED]:
-        message = MESSAGES.get((detail["type"], len(detail["loc"])), detail["msg"])
-        listed.append(FieldError(_pointer(detail["loc"]), message.format_map(detail.get("ctx", {}))))
+        template = MESSAGES.get((detail["type"], len(detail["loc"])))
+        message = template.format_map(detail.get("ctx", {})) if template else detail["msg"]
+        listed.append(FieldError(_pointer(detail["loc"]), message))
     raise InvalidContent(f"{listed[0].pointer}: {listed[0].detail}", errors=listed, count=len(details))
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn, Self, get_args
 
@@ -86,18 +86,20 @@ def _field(name: str) -> str:
     field = name.removeprefix(PREFIX).lower()
     if field in Settings.model_fields and name == variable(field):
         return field
-    near = difflib.get_close_matches(field, Settings.model_fields, n=1)
-    hint = f"; did you mean {variable(near[0])}?" if near else ""
-    raise SettingsError(f"{name}: unknown setting{hint} (python -m service --help lists them)")
+    raise SettingsError(f"{name}: unknown setting{_meant(field, variable)} (python -m service --help lists them)")
+
+
+def _meant(word: str, spell: Callable[[str], str]) -> str:
+    """A hint at the setting whose name is like `word`, in the spelling of variables or flags; empty without one."""
+    near = difflib.get_close_matches(word, Settings.model_fields, n=1)
+    return f"; did you mean {spell(near[0])}?" if near else ""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, with the flag that may be meant."""
-        unknown = message.removeprefix("unrecognized arguments: ").split(" ")[0].split("=")[0]
-        near = difflib.get_close_matches(unknown, map(flag, Settings.model_fields), n=1)
-        hint = f"; did you mean {near[0]}?" if near and unknown != near[0] else ""
-        raise SettingsError(f"{message}{hint} (python -m service --help lists the flags)")
+        word = message.removeprefix("unrecognized arguments: --").split(" ")[0].split("=")[0].replace("-", "_")
+        raise SettingsError(f"{message}{_meant(word, flag)} (python -m service --help lists the flags)")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -103,7 +103,7 @@ def test_each_rule_names_its_field(rule: str) -> None:
 )
 def test_what_is_right_is_accepted(body: object, pad_id: int, sequences: list[list[int]]) -> None:
     batch = parse(SCHEMA, json.dumps(body).encode(), VOCABULARY._replace(pad_id=pad_id))
-    assert batch.sequences(pad_id) == sequences
+    assert batch.sequences() == sequences
 
 
 def test_several_faults_are_all_told() -> None:
@@ -205,7 +205,7 @@ def test_padding_is_taken_off_again(sequences: list[list[int]], more: int) -> No
     width = max(map(len, sequences)) + more
     rows: Sequence[list[int]] = [row + [0] * (width - len(row)) for row in sequences]
     for body in ({"token_ids": rows}, {"token_ids": rows, "lengths": [len(row) for row in sequences]}):
-        assert parse(SCHEMA, json.dumps(body).encode(), VOCABULARY).sequences(0) == sequences
+        assert parse(SCHEMA, json.dumps(body).encode(), VOCABULARY).sequences() == sequences
 
 
 def test_the_documented_schema_has_the_limits() -> None:

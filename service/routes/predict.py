@@ -86,7 +86,7 @@ def router(repository: Repository, batcher: Batcher, settings: Settings, schema:
         config = model.config
         batch = parse(schema, body, Vocabulary(config.vocab_size, config.pad_id, config.max_length))
         left = began + seconds - time.monotonic()
-        work = batcher.run(model.weights, batch.sequences(config.pad_id), seconds=left, urgent=urgent)
+        work = batcher.run(model.weights, batch.sequences(), seconds=left, urgent=urgent)
         logits, queue, compute = await while_connected(request, work)
         reply = {"model": model.name, "version": model.version, "labels": config.labels, "logits": logits}
         timing = f"queue;dur={1000 * queue:.3f}, compute;dur={1000 * compute:.3f}"
