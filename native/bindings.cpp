@@ -48,6 +48,7 @@ Shape shape_of(const nb::dict& sizes) {
               size("num_logits")};
   for (const auto& kind : nb::cast<std::vector<std::string>>(sizes["pooling"]))
     shape.pooling.push_back(named(poolings, kind, "pooling"));
+  shape.check();
   return shape;
 }
 
@@ -77,10 +78,8 @@ class Tensors {
 
 Weights weights_of(const Shape& s, const nb::dict& arrays) {
   Tensors tensors(arrays);
-  Weights weights{tensors.get("embedding.weight", {s.vocab_size, s.embedding_dim}),
-                  {},
-                  tensors.get("linear.weight", {s.num_logits, s.feature_size()}),
-                  tensors.get("linear.bias", {s.num_logits})};
+  Weights weights{};
+  weights.embedding = tensors.get("embedding.weight", {s.vocab_size, s.embedding_dim});
   const int rows = s.gates() * s.hidden_size;
   for (int layer = 0; layer < s.num_layers; ++layer)
     for (int direction = 0; direction < s.num_directions; ++direction) {
@@ -93,6 +92,8 @@ Weights weights_of(const Shape& s, const nb::dict& arrays) {
           s.proj_size ? tensors.get("rnn.weight_hr_" + suffix, {s.proj_size, s.hidden_size}) : nullptr,
       });
     }
+  weights.linear = tensors.get("linear.weight", {s.num_logits, s.feature_size()});
+  weights.linear_bias = tensors.get("linear.bias", {s.num_logits});
   return weights;
 }
 
@@ -144,7 +145,7 @@ NB_MODULE(_core, module) {
       "Names and precisions of the instruction set paths that this processor has, the fastest first.");
   module.def("row_bytes", &row_bytes, "path"_a, "sizes"_a, "Bytes that the tables take for one token id.");
 
-  nb::class_<Handle>(module, "Model", "A classifier's weights, made ready for one path.")
+  nb::class_<Handle>(module, "Model", nb::is_weak_referenceable(), "A classifier's weights, made ready for one path.")
       .def("__init__", &make_model, "path"_a, "sizes"_a, "weights"_a, "table_rows"_a, "threads"_a,
            "`sizes` and float32 `weights` as in models.config; `table_rows` token ids get their gate inputs folded into "
            "tables. Raises ValueError.");

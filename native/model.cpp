@@ -10,18 +10,8 @@ bool Shape::pools(Pooling kind) const { return std::find(pooling.begin(), poolin
 
 namespace {
 
-void check(bool holds, const std::string& otherwise) {
+void require(bool holds, const std::string& otherwise) {
   if (!holds) throw std::invalid_argument(otherwise);
-}
-
-const Shape& checked(const Shape& s) {
-  check(s.vocab_size > 0 && s.embedding_dim > 0 && s.hidden_size > 0 && s.num_logits > 0, "sizes must be positive");
-  check(s.num_layers > 0, "num_layers must be positive");
-  check(s.num_directions == 1 || s.num_directions == 2, "num_directions must be 1 or 2");
-  check(s.proj_size >= 0 && s.proj_size < s.hidden_size, "proj_size must be below hidden_size");
-  check(!s.proj_size || s.cell == Cell::lstm, "proj_size is for lstm only");
-  check(!s.pooling.empty(), "pooling must name at least one kind");
-  return s;
 }
 
 std::size_t packed_size(int gates, int units, int size) {
@@ -38,12 +28,22 @@ void add_bias(const float* from, int gates, int units, float* to) {
 
 }  // namespace
 
+void Shape::check() const {
+  require(vocab_size > 0 && embedding_dim > 0 && hidden_size > 0 && num_logits > 0, "sizes must be positive");
+  require(num_layers > 0, "num_layers must be positive");
+  require(num_directions == 1 || num_directions == 2, "num_directions must be 1 or 2");
+  require(proj_size >= 0 && proj_size < hidden_size, "proj_size must be below hidden_size");
+  require(!proj_size || cell == Cell::lstm, "proj_size is for lstm only");
+  require(!pooling.empty(), "pooling must name at least one kind");
+}
+
 Model::Model(const Path& path_, Shape shape_, const Weights& weights, int table_rows_, int threads)
-    : path(path_), shape(checked(shape_)), table_rows(std::min(table_rows_, shape_.vocab_size)) {
-  check(table_rows >= 0, "table_rows must not be negative");
-  check(threads > 0, "threads must be positive");
+    : path(path_), shape(std::move(shape_)), table_rows(std::min(table_rows_, shape.vocab_size)) {
+  shape.check();
+  require(table_rows >= 0, "table_rows must not be negative");
+  require(threads > 0, "threads must be positive");
   const auto number = static_cast<std::size_t>(shape.num_layers) * shape.num_directions;
-  check(weights.directions.size() == number, "weights of every direction of every layer are needed");
+  require(weights.directions.size() == number, "weights of every direction of every layer are needed");
   directions_.resize(number);
   for (std::size_t n = 0; n < number; ++n) {
     const int layer = static_cast<int>(n) / shape.num_directions;

@@ -19,6 +19,9 @@ struct Shape {
   std::vector<Pooling> pooling;
   int num_logits;
 
+  // Throws std::invalid_argument.
+  void check() const;
+
   int gates() const { return gates_of(cell); }
   int state_size() const { return proj_size ? proj_size : hidden_size; }
   int blocks() const { return round_up(hidden_size, kBlock) / kBlock; }

@@ -1,0 +1,155 @@
+"""The native engine behind the seam."""
+
+import gc
+import select
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Many
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.artifact import Artifact, GoldenCase
+from service.engine import _core
+from service.engine.native import NativeEngine, sizes_of
+from service.errors import BackendError, DeadlineExceeded, EngineFailed
+from service.sequence import Outcome, Sequence
+from tests.native_core import random_weights, wide_config
+from tests.reference import reference_logits
+
+Make = Callable[..., NativeEngine]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[NativeEngine] = []
+
+    def one(**options: Any) -> NativeEngine:
+        made.append(NativeEngine(**{"threads": 1, "lanes": 4, "precision": "float32", "table_mb": 192, **options}))
+        return made[-1]
+
+    yield one
+    assert all(engine.close() for engine in made)
+
+
+def artifact(**fields: Any) -> Artifact:
+    config = wide_config(**fields)
+    return Artifact(config, random_weights(config), None, [GoldenCase(token_ids=[1], logits=[0.0, 0.0])])
+
+
+def start(engine: NativeEngine, model: _core.Model, *rows: Many[int], seconds: float = 60) -> list[Sequence]:
+    now = time.monotonic()
+    sequences = [Sequence(list(row), model, now + seconds, now) for row in rows]
+    for sequence in sequences:
+        engine.start(sequence)
+    return sequences
+
+
+def collect(engine: NativeEngine, count: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    while len(outcomes) < count:
+        assert select.select([engine], [], [], 10)[0], "it does not ring"
+        outcomes += engine.collect()
+    return outcomes
+
+
+def test_started_sequences_come_back_once_with_the_logits_of_the_reference(make: Make) -> None:
+    engine, version = make(threads=2), artifact()
+    model = engine.load(version, "float32")
+    before = time.monotonic()
+    sequences = start(engine, model, *([n % 50] * n for n in range(1, 17)))
+    assert engine.room == 0
+    outcomes = collect(engine, 16)
+    assert {outcome.sequence for outcome in outcomes} == set(sequences)
+    assert engine.room == 16
+    for sequence, result in outcomes:
+        assert not isinstance(result, Exception)
+        np.testing.assert_allclose(
+            result, reference_logits(version.config, version.weights, sequence.token_ids), atol=1e-5
+        )
+        assert before < sequence.started < time.monotonic()
+
+
+def test_a_cancelled_sequence_never_comes_back_but_its_room_does(make: Make) -> None:
+    engine = make()
+    model = engine.load(artifact(), "float32")
+    gone, stays = start(engine, model, [3] * 500_000, [4] * 100)
+    engine.cancel(gone)
+    assert engine.room == 6
+    assert [outcome.sequence for outcome in collect(engine, 1)] == [stays]
+    assert engine.room == 8
+
+
+def test_a_deadline_that_passes_is_the_sequences_ending(make: Make) -> None:
+    engine = make()
+    [late] = start(engine, engine.load(artifact(), "float32"), [3] * 500_000, seconds=0.01)
+    [(sequence, result)] = collect(engine, 1)
+    assert sequence is late
+    assert isinstance(result, DeadlineExceeded)
+
+
+def test_logits_that_are_not_finite_are_an_error_of_their_own_sequence(make: Make) -> None:
+    engine, version = make(), artifact(cell="rnn_relu", hidden_size=4)
+    weights = {name: array * np.float32(1e30) for name, array in version.weights.items()}
+    broken, whole = (engine.load(each, "float32") for each in (version._replace(weights=weights), version))
+    for model in (broken, whole):
+        start(engine, model, [3, 4])
+    results = {outcome.sequence.weights: outcome.result for outcome in collect(engine, 2)}
+    assert isinstance(results[broken], EngineFailed)
+    assert "not finite" in str(results[broken])
+    assert isinstance(results[whole], list)
+
+
+def test_a_sequence_that_cannot_start_is_not_held(make: Make) -> None:
+    engine = make()
+    model = engine.load(artifact(), "float32")
+    with pytest.raises(ValueError, match="token id 50 is not from 0 to 49"):
+        start(engine, model, [50])
+    assert engine.room == 8
+
+
+def test_the_fastest_path_of_each_precision_is_taken(make: Make) -> None:
+    fastest: dict[str, str] = {}
+    for path, precision in _core.paths():
+        fastest.setdefault(precision, path)
+    expected = tuple(kind for kind in ("bfloat16", "float32") if kind in fastest)
+    assert make(precision="auto").precisions == expected
+    assert make(precision="float32").precisions == ("float32",)
+
+
+def test_a_precision_that_the_processor_lacks_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "paths", lambda: [("avx2", "float32"), ("portable", "float32")])
+    assert make(precision="auto").precisions == ("float32",)
+    with pytest.raises(
+        BackendError, match="precision bfloat16: this CPU has no bfloat16 products; set float32 or auto"
+    ):
+        make(precision="bfloat16")
+
+
+def test_the_tables_of_all_models_are_bounded_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, version = make(table_mb=1), artifact(vocab_size=500)
+    path = next(path for path, precision in _core.paths() if precision == "float32")
+    row = _core.row_bytes(path, sizes_of(version.config))
+    tables: list[int] = []
+
+    class Spy(_core.Model):
+        def __init__(self, path: str, sizes: Any, weights: Any, table_rows: int, threads: int) -> None:
+            super().__init__(path, sizes, weights, table_rows, threads)
+            tables.append(table_rows)
+
+    monkeypatch.setattr(_core, "Model", Spy)
+    models = [engine.load(version, "float32") for _ in range(3)]
+    fit = (1 << 20) // row
+    assert fit < 500, "the bound is felt"
+    assert tables == [fit, 0, 0]
+    start(engine, models[1], [499, 0])
+    start(engine, models[0], [499, 0])
+    first, second = (outcome.result for outcome in collect(engine, 2))
+    assert isinstance(first, list)
+    assert isinstance(second, list)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    models.pop(0)
+    gc.collect()
+    engine.load(version, "float32")
+    assert tables[-1] == fit, "a model that has gone gives its share back"
