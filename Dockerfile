@@ -1,25 +1,29 @@
 FROM python:3.11-slim-bookworm AS build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends g++
 # pip's own settings choose the index and with it the build of torch (CPU, CUDA)
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+# extras of the package, as in torch; which torch that is then
+ARG EXTRAS
 ARG TORCH
-ARG EXTRAS="torch"
-WORKDIR /app
-# The dependencies alone, and the package as a link to /app: a change of the code does not install torch again.
+WORKDIR /src
+# The dependencies alone, by a package without content: a change of the code does not install them again.
 # Tests, headers and build files of the dependencies stay behind; torch does not start without its torch_shm_manager.
 COPY pyproject.toml ./
-RUN python -m venv --without-pip /opt/venv \
- && mkdir service models && touch README.md LICENSE \
- && pip --python /opt/venv/bin/python install --no-cache-dir "${TORCH:-torch==2.13.0}" -e ".[$EXTRAS]" \
+RUN mkdir service models && touch README.md LICENSE \
+ && echo "${TORCH:-torch==2.13.0}" >/constraints.txt \
+ && python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --constraint /constraints.txt \
+    --config-settings wheel.cmake=false ".${EXTRAS:+[$EXTRAS]}" \
+ && pip --python /opt/venv/bin/python uninstall --yes lstm-serve \
  && cd /opt/venv/lib/python3.11/site-packages \
- && rm -rf torch/include torch/share/cmake torch/test \
- && find torch/bin -type f ! -name torch_shm_manager -delete \
+ && if [ -d torch ]; then rm -rf torch/include torch/share/cmake torch/test \
+ && find torch/bin -type f ! -name torch_shm_manager -delete; fi \
  && find . -type d -name tests -prune -exec rm -rf {} +
-COPY service service
-COPY models models
-# bytecode is made here: a read-only container cannot keep any
-RUN python -m compileall -q service models \
- && chmod -R a+rX . && mv models/store /store
+COPY . .
+# the package, compiled: /app is its wheel; bytecode is made here, a read-only container cannot keep any
+RUN pip --python /opt/venv/bin/python install --no-deps --target /app . \
+ && chmod -R a+rX /app && mv /app/models/store /store
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="lstm-serve" \
@@ -32,10 +36,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     LSTMSERVE_PORT=8000
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /store models/store
-COPY --from=build /app/models models
-COPY --from=build /app/service service
-# the official image has no bytecode of the standard library; this import writes what the service uses of it
-RUN python -c "import service.__main__ as main; main.choose('cpu', 1)"
+COPY --from=build /app ./
+# the official image has no bytecode of the standard library; these imports write what the service uses of it
+RUN python -c "import service.__main__, service.engine.native" \
+ && if [ -d /opt/venv/lib/python3.11/site-packages/torch ]; then python -c "import service.engine.packed"; fi
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000

@@ -5,12 +5,12 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
-DEVELOP := .venv/.develop
-# what development needs covers what serving needs
-SERVE := $(firstword $(wildcard $(DEVELOP)) .venv/.serve)
+# what benchmarks need covers what development needs, which covers what serving needs
+DEVELOP := $(firstword $(wildcard .venv/.bench) .venv/.develop)
+SERVE := $(firstword $(wildcard .venv/.bench .venv/.develop) .venv/.serve)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test lint bench
+.PHONY: help install serve test sanitize lint bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -24,21 +24,47 @@ serve: $(SERVE) ## serve the shipped model on http://127.0.0.1:8000
 test: $(DEVELOP) ## run all tests; coverage of service/ and models/ must be 95 % or more
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
+sanitize: $(DEVELOP) ## run the native engine's tests under the address, undefined behaviour and thread sanitizers
+	@$(call sanitized,address,address$(comma)undefined,asan)
+	@$(call sanitized,thread,thread,tsan)
+
+# Python is built without the sanitizers: their library is loaded before it, and that of C++, whose throw they intercept.
+# Without setarch the thread sanitizer may not find its addresses free. A run in which all is skipped is a failure.
+comma := ,
+library = $(shell $(CXX) -print-file-name=lib$(1).so)
+define sanitized
+set -e; folder=build/sanitize-$(1); echo "--- sanitizers: $(2)"; \
+$(BIN)/cmake -S . -B $$folder -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -D CMAKE_BUILD_TYPE=Debug \
+	-D CMAKE_CXX_COMPILER=$(CXX) -D Python_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	-D LSTMSERVE_SANITIZE=$(2) -D LSTMSERVE_WERROR=ON; \
+$(BIN)/cmake --build $$folder; rm -f $$folder/tests.xml; \
+NATIVE_CORE=$$(echo $$folder/_core.*.so) ASAN_OPTIONS=detect_leaks=0 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
+	LD_PRELOAD="$(call library,$(3)) $(call library,stdc++)" \
+	setarch -R $(BIN)/python -m pytest tests/test_native*.py --junit-xml=$$folder/tests.xml; \
+grep -q '<testcase [^>]*/>' $$folder/tests.xml || { echo "sanitize: every test was skipped" >&2; exit 1; }
+endef
+
 lint: $(DEVELOP) ## check style, format and types
 	$(BIN)/ruff check . deploy/check-container
 	$(BIN)/ruff format --check . deploy/check-container
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/check-container
 
-bench: $(DEVELOP) ## measure the service on this machine
-	$(BIN)/python -m benchmarks.service
+bench: .venv/.bench ## measure the engines and the service on this machine
+	$(BIN)/python -m benchmarks
 
-# Stamps: written after a whole installation, so that the next call installs nothing until pyproject.toml changes.
-$(DEVELOP): EXTRAS := dev
-.venv/.serve: EXTRAS := torch
-$(DEVELOP) .venv/.serve: pyproject.toml
+# Stamps: written after a whole installation, so that the next call installs nothing until what is installed changes.
+# Serving needs no torch on a CPU, unless the native engine could not be built.
+.venv/.bench: WANTED := "$(TORCH)" -e ".[bench,dev]"
+.venv/.develop: WANTED := "$(TORCH)" -e ".[dev]"
+.venv/.serve: WANTED := -e .
+.venv/.bench .venv/.develop .venv/.serve: pyproject.toml CMakeLists.txt $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("lstm-serve needs Python 3.11 or newer, \
 	$(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % (v[0], v[1]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "$(TORCH)" -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet $(WANTED)
+	@$(BIN)/python -c 'import service.engine._core' 2>/dev/null || { echo "the native engine was not built (it needs a \
+	C++17 compiler and Python.h; pip install -v . shows why): torch takes its place" >&2; \
+	$(BIN)/python -m pip install --quiet "$(TORCH)"; }
 	@touch $@

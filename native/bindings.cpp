@@ -134,6 +134,7 @@ NB_MODULE(_core, module) {
   using namespace lstmserve;
   using namespace nb::literals;
 
+  nb::set_leak_warnings(false);  // at the end of a process Python frees what it likes
   module.doc() = "The native engine: see native/ for what each thing does.";
   module.def(
       "paths",

@@ -14,7 +14,8 @@ import uvicorn
 from models.artifact import ArtifactError
 from service import logs
 from service.app import create_app
-from service.engine import BackendError, choose
+from service.engine import choose
+from service.errors import BackendError
 from service.repository import open_repository
 from service.settings import Settings, SettingsError
 
@@ -41,20 +42,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(settings: Settings) -> int:
     logs.configure(settings.log_level)
-    backend = choose(settings.device, settings.threads)
-    repository = open_repository(settings.store, settings.model, backend)
-    listener = _listen(settings.host, settings.port)
+    engine = choose(settings)
+    try:
+        repository = open_repository(settings.store, settings.model, engine)
+        listener = _listen(settings.host, settings.port)
+    except BaseException:  # a signal's exit too; from here on the application closes it
+        engine.close()
+        raise
     log.info(
         "serving",
         extra={
             "address": _url(listener),
-            "models": {model.name: model.version for model in repository},
-            "engine": backend.name,
-            "device": backend.device,
-            "threads": backend.threads,
+            "models": {model.name: {"version": model.version, "precision": model.precision} for model in repository},
+            "engine": engine.name,
+            "precisions": engine.precisions,
+            "device": engine.device,
+            "threads": engine.threads,
         },
     )
-    app = create_app(settings, repository, backend)
+    app = create_app(settings, repository, engine)
     config = uvicorn.Config(
         app,
         log_config=None,

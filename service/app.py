@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from service.access import Access
 from service.batcher import Batcher
-from service.engine import Backend
+from service.engine import Engine
 from service.errors import ServiceError, problem
 from service.logs import request_id
 from service.metrics import Metrics
@@ -22,19 +22,13 @@ from service.schemas import PredictRequest, Problem, predict_request
 from service.settings import Settings
 
 
-def create_app(settings: Settings, repository: Repository, backend: Backend) -> FastAPI:
-    """The service over the models of `repository`, computed by `backend`.
+def create_app(settings: Settings, repository: Repository, engine: Engine) -> FastAPI:
+    """The service over the models of `repository`, computed by `engine`, which it closes at its end.
 
     ``app.state.draining`` set to True makes it not ready; it goes on answering.
     """
     metrics = Metrics()
-    batcher = Batcher(
-        backend,
-        metrics,
-        lanes=settings.lanes,
-        budget=settings.step_tokens,
-        queue_tokens=settings.queue_tokens,
-    )
+    batcher = Batcher(engine, metrics, queue_tokens=settings.queue_tokens)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

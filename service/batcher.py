@@ -1,23 +1,18 @@
-"""The asyncio side of the engine threads: requests in, futures out."""
+"""The asyncio side of the engine: requests in, futures out. All of it runs on one event loop, without a lock."""
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
-from service.engine import Backend
+from service.engine import Engine
 from service.errors import DeadlineExceeded, EngineFailed, NotReady, ServiceError
 from service.metrics import Metrics
 from service.scheduler import Scheduler
 from service.sequence import Outcome, Sequence
-from service.worker import Worker
 
 log = logging.getLogger(__name__)
-
-STEP_SECONDS = 10.0
-"""More than any step takes."""
 
 
 class Answer(NamedTuple):
@@ -31,45 +26,48 @@ class Answer(NamedTuple):
 class _Request:
     """The sequences of one caller, and the future that ends when the last of them does or the first fails."""
 
-    def __init__(self, sequences: list[Sequence]) -> None:
-        self.sequences = sequences
-        self.pending = len(sequences)
+    __slots__ = ("future", "logits", "sequences")
+
+    def __init__(self, sequences: list[Sequence], future: asyncio.Future[None]) -> None:
+        self.sequences, self.future = sequences, future
         self.logits: dict[Sequence, list[float]] = {}
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(_translate(error))
+
+    def expire(self) -> None:
+        self.fail(DeadlineExceeded())
 
 
 class Batcher:
-    """Runs the sequences of all requests together on the engine threads; one event loop uses it."""
+    """Runs the sequences of all requests together on the engine."""
 
-    def __init__(self, backend: Backend, metrics: Metrics, *, lanes: int, budget: int, queue_tokens: int) -> None:
-        self._metrics = metrics
-        self._scheduler = Scheduler(queue_tokens, backend.threads)
-        self._changed = threading.Condition()
+    def __init__(self, engine: Engine, metrics: Metrics, *, queue_tokens: int) -> None:
+        self._engine, self._metrics = engine, metrics
+        self._scheduler = Scheduler(queue_tokens)
         self._requests: dict[Sequence, _Request] = {}
-        self._workers = [
-            Worker(backend.engine, self._scheduler, self._changed, self._deliver, lanes=lanes, budget=budget)
-            for _ in range(backend.threads)
-        ]
+        """Of every sequence that waits in the scheduler or is held by the engine."""
+        self._running = False
+        self._noted = 0.0
+        """Until when the engine's work is noted in the drain rate."""
         metrics.watch_queue(lambda: self._scheduler.sequences, lambda: self._scheduler.tokens)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for worker in self._workers:
-            worker.start()
+        self._loop.add_reader(self._engine.fileno(), self._collect)
+        self._running = True
 
     async def close(self) -> None:
-        """Ends the engine threads after the step that each is in; does not wait for ever for a step that hangs."""
-        for worker in self._workers:
-            worker.stop()
-        for worker in self._workers:
-            await asyncio.to_thread(worker.join, STEP_SECONDS)
-        if stuck := sum(worker.is_alive() for worker in self._workers):
-            log.error("engine threads are left in a step that does not end", extra={"threads": stuck})
+        """Closes the engine; whoever still waits gets NotReady."""
+        self._stop(NotReady, "the service stops: send the request elsewhere")
+        if not await asyncio.to_thread(self._engine.close):
+            log.error("an engine thread is left in a step that does not end")
 
     @property
     def healthy(self) -> bool:
-        """Whether every engine thread is alive."""
-        return all(worker.is_alive() for worker in self._workers)
+        """Whether it runs and every engine thread is alive."""
+        return self._running and self._engine.healthy
 
     async def run(
         self, weights: Hashable, token_ids: list[list[int]], *, seconds: float, urgent: bool = False
@@ -79,54 +77,93 @@ class Batcher:
         Raises NotReady or Overloaded before anything is queued, DeadlineExceeded after `seconds`, or the first error
         of any of the sequences. A caller that is cancelled frees what it holds.
         """
-        if not any(worker.is_alive() for worker in self._workers):
-            raise NotReady("no engine thread is running: send requests elsewhere")
+        if not self.healthy:
+            raise NotReady("the engine does not run, or a thread of it has ended: send requests elsewhere")
         arrived = time.monotonic()
         deadline = arrived + seconds
-        request = _Request([Sequence(tokens, weights, deadline, arrived, urgent) for tokens in token_ids])
-        with self._changed:
-            self._scheduler.admit(request.sequences)
-            self._changed.notify_all()
-        self._requests.update(dict.fromkeys(request.sequences, request))
+        sequences = [Sequence(tokens, weights, deadline, arrived, urgent) for tokens in token_ids]
+        self._scheduler.admit(sequences)
+        request = _Request(sequences, self._loop.create_future())
+        for sequence in sequences:
+            self._requests[sequence] = request
+        timer = self._loop.call_later(seconds, request.expire)
         try:
-            async with asyncio.timeout(seconds):
-                await request.future
-        except TimeoutError as error:
-            raise DeadlineExceeded from error
+            self._pump()
+            await request.future
         except EngineFailed:
             log.exception("a sequence could not be computed")  # here, where the request's id is known
             raise
         finally:
-            self._forget(request)
+            timer.cancel()
+            if len(request.logits) < len(sequences):
+                self._forget(sequences)
         done = time.monotonic()
-        started = max(sequence.started for sequence in request.sequences)
-        answer = Answer([request.logits[sequence] for sequence in request.sequences], started - arrived, done - started)
+        started = max(sequence.started for sequence in sequences)
+        answer = Answer([request.logits[sequence] for sequence in sequences], started - arrived, done - started)
         self._metrics.answered(answer.queue, answer.compute, [len(tokens) for tokens in token_ids])
         return answer
 
-    def _forget(self, request: _Request) -> None:
-        with self._changed:
-            for sequence in request.sequences:
-                if self._requests.pop(sequence, None):
-                    self._scheduler.abandon(sequence)
+    def _pump(self) -> None:
+        """Starts what waits while the engine has room."""
+        while self._scheduler.sequences and (room := self._engine.room):
+            now = time.monotonic()
+            if not self._held:
+                self._noted = now
+            ready, overdue = self._scheduler.take(room, now)
+            self._settle(Outcome(sequence, DeadlineExceeded()) for sequence in overdue)
+            for sequence in ready:
+                try:
+                    self._engine.start(sequence)
+                except Exception as error:
+                    self._settle([Outcome(sequence, error)])
 
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        """Called on an engine thread."""
-        if outcomes:
-            self._loop.call_soon_threadsafe(self._settle, outcomes)
+    def _collect(self) -> None:
+        """The engine has rung."""
+        try:
+            outcomes = self._engine.collect()
+        except Exception:
+            log.critical("the engine has failed: the service is neither ready nor live", exc_info=True)
+            self._stop(EngineFailed, "the engine has failed, the log has the cause: send the request elsewhere")
+            return
+        if self._held:
+            now = time.monotonic()
+            self._scheduler.drained(sum(len(sequence.token_ids) for sequence, _ in outcomes), now - self._noted)
+            self._noted = now
+        self._settle(outcomes)
+        self._pump()
 
-    def _settle(self, outcomes: list[Outcome]) -> None:
+    @property
+    def _held(self) -> int:
+        """Sequences that the engine works on."""
+        return len(self._requests) - self._scheduler.sequences
+
+    def _settle(self, outcomes: Iterable[Outcome]) -> None:
         for sequence, result in outcomes:
-            request = self._requests.pop(sequence, None)
-            if request is None or request.future.done():
-                continue
+            request = self._requests.pop(sequence)
             if isinstance(result, Exception):
-                request.future.set_exception(_translate(result))
+                request.fail(result)
                 continue
-            request.logits[sequence] = result.tolist()
-            request.pending -= 1
-            if not request.pending:
+            request.logits[sequence] = result
+            if len(request.logits) == len(request.sequences) and not request.future.done():
                 request.future.set_result(None)
+
+    def _forget(self, sequences: list[Sequence]) -> None:
+        """Their caller has its ending, or has left."""
+        for sequence in sequences:
+            if self._requests.pop(sequence, None) is None:
+                continue
+            if sequence.waiting:
+                self._scheduler.abandon(sequence)
+            elif self._running:
+                self._engine.cancel(sequence)
+
+    def _stop(self, error: type[ServiceError], detail: str) -> None:
+        """Everyone who waits ends with that error; the engine is not used any more."""
+        if self._running:
+            self._loop.remove_reader(self._engine.fileno())
+        self._running = False
+        for request in set(self._requests.values()):
+            request.fail(error(detail))
 
 
 def _translate(error: Exception) -> ServiceError:

@@ -56,13 +56,22 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     The body must have been read: what is received after it can only be the client's leaving.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.current_task()
+    assert task is not None
+    working = True
+
+    def leave(_: object) -> None:
+        if working:
+            task.cancel()
+
     leaving = asyncio.ensure_future(request.receive())
+    leaving.add_done_callback(leave)
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if leaving.done() and not task.uncancel():  # nobody else has cancelled it
+            raise ClientDisconnect from None
+        raise
     finally:
-        task.cancel()
+        working = False
         leaving.cancel()

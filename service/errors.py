@@ -11,6 +11,8 @@ ServiceError
 ├── EngineFailed          500
 ├── NotReady              503
 └── DeadlineExceeded      504
+
+BackendError is apart: no request's error, but the reason why no engine can serve any.
 """
 
 from collections.abc import Mapping, Sequence
@@ -106,6 +108,10 @@ class DeadlineExceeded(ServiceError):
         super().__init__(
             "no answer by the deadline, which X-Request-Timeout-Ms or LSTMSERVE_TIMEOUT_MS sets; ask for less, or later"
         )
+
+
+class BackendError(RuntimeError):
+    """No engine can run here as asked; the message is one line with the remedy."""
 
 
 def problem(

@@ -4,7 +4,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import Overloaded
 from service.sequence import Sequence
@@ -12,12 +12,11 @@ from service.sequence import Sequence
 HEAD_START = 1.0
 """Seconds by which an urgent sequence goes ahead of others; what has waited longer still goes first."""
 
-DECAY = 0.95
-"""Weight of the past in the measured drain rate, a step."""
+HALF_LIFE = 1.0
+"""Seconds of work after which the past counts half in the measured drain rate."""
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """Sequences to start now, and those whose deadline passed while they waited."""
 
     ready: list[Sequence]
@@ -25,44 +24,47 @@ class Taken:
 
 
 class Scheduler:
-    """A queue bounded in tokens, in order of arrival but for the head start of urgent sequences.
+    """A queue bounded in tokens, shortest first among those that came together.
 
-    A sequence ranks as if it had arrived when those before it in its own request would have been done: one large
-    request does not stand before all small ones that come while it is worked on.
+    A sequence ranks as if it had arrived when its own tokens and those before it in its request would have been done
+    at the measured pace: a short one overtakes a long one or the rest of a large request, but nothing that has waited
+    for longer than that takes.
     """
 
-    def __init__(self, max_tokens: int, workers: int) -> None:
+    def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        self.workers = workers
         self.sequences = 0
         self.tokens = 0
         self._queue: list[tuple[float, int, Sequence]] = []
         self._order = itertools.count()
         self._drained_tokens = 0.0
         self._drained_seconds = 0.0
+        self._pace = 0.0
+        """Seconds a token at the measured drain rate; 0 while nothing is measured."""
 
     def admit(self, sequences: Many[Sequence]) -> None:
         """Queues a request's sequences, all or none. Raises Overloaded when their tokens would not fit."""
-        tokens = sum(len(sequence.token_ids) for sequence in sequences)
+        tokens = 0
+        entries = []
+        for sequence in sequences:
+            tokens += len(sequence.token_ids)
+            rank = sequence.arrived - HEAD_START * sequence.urgent + tokens * self._pace
+            entries.append((rank, next(self._order), sequence))
         if self.tokens + tokens > self.max_tokens:
             raise Overloaded(
                 f"{self.tokens} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "
                 "(LSTMSERVE_QUEUE_TOKENS); come back after Retry-After seconds",
                 self.retry_after(),
             )
-        pace, before = self._pace(), 0
-        for sequence in sequences:
-            rank = sequence.arrived - HEAD_START * sequence.urgent + before * pace
-            before += len(sequence.token_ids)
-            heapq.heappush(self._queue, (rank, next(self._order), sequence))
-            sequence.waiting = True
-        self.sequences += len(sequences)
+        for entry in entries:
+            entry[2].waiting = True
+            heapq.heappush(self._queue, entry)
+        self.sequences += len(entries)
         self.tokens += tokens
 
     def take(self, room: int, now: float) -> Taken:
-        """Up to `room` waiting sequences for one worker, never more than its share of the queue."""
+        """Up to `room` waiting sequences to start."""
         taken = Taken([], [])
-        room = min(room, math.ceil(self.sequences / self.workers))
         while self._queue and len(taken.ready) < room:
             sequence = heapq.heappop(self._queue)[2]
             if not sequence.waiting:
@@ -71,33 +73,26 @@ class Scheduler:
             if sequence.deadline <= now:
                 taken.overdue.append(sequence)
             else:
-                sequence.started = now
                 taken.ready.append(sequence)
         return taken
 
     def abandon(self, sequence: Sequence) -> None:
-        """The caller has left: a waiting sequence gives its place free at once, a running one is marked."""
-        sequence.gone = True
-        if sequence.waiting:
-            self._leave(sequence)
+        """The caller of a waiting sequence has left: its place is free at once."""
+        self._leave(sequence)
         if len(self._queue) > 2 * self.sequences + 64:
             self._queue = [entry for entry in self._queue if entry[2].waiting]
             heapq.heapify(self._queue)
 
     def drained(self, tokens: int, seconds: float) -> None:
-        """Notes that one worker finished `tokens` in `seconds` of work."""
-        self._drained_tokens = DECAY * self._drained_tokens + tokens
-        self._drained_seconds = DECAY * self._drained_seconds + seconds
+        """Notes that the engine, which held work for `seconds` more, finished `tokens`."""
+        fade = 0.5 ** (seconds / HALF_LIFE)
+        self._drained_tokens = fade * self._drained_tokens + tokens
+        self._drained_seconds = fade * self._drained_seconds + seconds
+        self._pace = self._drained_seconds / self._drained_tokens if self._drained_tokens else 0.0
 
     def retry_after(self) -> int:
         """Whole seconds, 1 to 60, until what waits now will have been drained at the measured rate."""
-        return max(1, min(60, math.ceil(self.tokens * self._pace())))
-
-    def _pace(self) -> float:
-        """Seconds a token at the measured drain rate of all workers; 0 while nothing is measured."""
-        if not self._drained_tokens:
-            return 0.0
-        return self._drained_seconds / (self._drained_tokens * self.workers)
+        return max(1, min(60, math.ceil(self.tokens * self._pace)))
 
     def _leave(self, sequence: Sequence) -> None:
         sequence.waiting = False

@@ -4,13 +4,10 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A sequence and when it came, began and must be done; times are seconds of one monotonic clock."""
+    """A sequence and when it came, began and must be done; times are seconds of the monotonic clock."""
 
     token_ids: list[int]
     weights: Hashable
@@ -19,14 +16,13 @@ class Sequence:
     arrived: float
     urgent: bool = False
     started: float = 0.0
+    """When the engine began to work on it; known when its outcome is."""
     waiting: bool = False
     """It stands in the scheduler's queue."""
-    gone: bool = False
-    """Its caller has left: it need not be computed."""
 
 
 class Outcome(NamedTuple):
     """A sequence's one ending inside the engine: float32 logits ``[num_logits]``, or an error."""
 
     sequence: Sequence
-    result: npt.NDArray[np.float32] | Exception
+    result: list[float] | Exception

@@ -25,9 +25,20 @@ class Settings(BaseModel):
     store: Path = Field(Path("models/store"), description="folder of models: NAME/VERSION/")
     model: str = Field("imdb", min_length=1, description="model that answers where a route names none")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is a GPU, else cpu")
+    engine: Literal["auto", "native", "packed"] = Field(
+        "auto", description="auto: packed (torch) on cuda, native on the CPU; packed there too where that is not built"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where engine and CPU have it and a model's golden cases hold, else float32"
+    )
+    table_mb: int = Field(
+        192,
+        ge=0,
+        description="MiB that the folded gate tables of all models may take; tokens beyond cost an input product",
+    )
     threads: int = Field(0, ge=0, le=1024, description="engine threads; 0: one per usable core, one on a GPU")
-    lanes: int = Field(32, ge=1, le=4096, description="sequences that an engine thread holds at once")
-    step_tokens: int = Field(8192, ge=1, description="tokens after which an engine thread looks up from its work")
+    lanes: int = Field(64, ge=1, le=4096, description="sequences that an engine thread steps together")
+    step_tokens: int = Field(8192, ge=1, description="tokens of one batch of the packed engine, or one longer sequence")
     max_tokens: int = Field(4096, ge=1, description="most tokens of one sequence; a model's own limit may be lower")
     max_sequences: int = Field(256, ge=1, description="most sequences of one request")
     max_body_bytes: int = Field(4 << 20, ge=1, description="most bytes of one request body")

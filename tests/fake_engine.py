@@ -6,16 +6,17 @@ The logits of a sequence are the sum of its token ids and its length, exact in f
 import asyncio
 import contextlib
 import threading
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import httpx
-import numpy as np
 from fastapi import FastAPI
 
+from models.artifact import Artifact
 from service.app import create_app
-from service.engine import Backend
+from service.engine.bell import Bell
 from service.repository import Model, Repository
 from service.schemas import Problem
 from service.sequence import Outcome, Sequence
@@ -34,85 +35,125 @@ def right(token_ids: list[int]) -> list[float]:
     return [float(sum(token_ids)), float(len(token_ids))]
 
 
-class Fake:
-    """What the fake engines of one backend were given, and how they behave.
+class Gate:
+    """Behind it an engine stands still; open at first. `set` may be called from any thread."""
 
-    `gate`: a step waits until it is set. `per_step`: tokens of each sequence that a step computes.
-    `step_fails`, `start_fails`, `cancel_fails`, `make_fails`: raised once, by the next call.
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self.open = True
+
+    def set(self) -> None:
+        self.open = True
+        self._bell.ring()
+
+    def clear(self) -> None:
+        self.open = False
+
+
+class Fake:
+    """An engine without a thread: while the gate is open, `collect` takes a step with all that it holds.
+
+    `lanes`: sequences that it holds at most. `per_step`: tokens of each that a step computes.
+    `start_fails`, `collect_fails`: raised once, by the next call.
     """
 
-    def __init__(self, threads: int = 1, per_step: int = 4096) -> None:
-        self.threads, self.per_step = threads, per_step
-        self.gate = threading.Event()
-        self.gate.set()
+    name, device, threads = "fake", "cpu", 1
+    precisions: Mapping[str, str] = MappingProxyType({"float32": "fake"})
+
+    def __init__(self, lanes: int = 32, per_step: int = 4096) -> None:
+        self.lanes, self.per_step = lanes, per_step
+        self._bell = Bell()
+        self.gate = Gate(self._bell)
         self.stepping = threading.Semaphore(0)
-        """Released as each step begins."""
-        self.engines = 0
+        """Released as each sequence is started."""
+        self.healthy = True
+        self.closes = True
+        """What `close` will give."""
+        self.closed = False
         self.started: list[list[int]] = []
         self.steps: list[list[list[int]]] = []
         """The sequences of each step that had any."""
         self.cancelled: list[list[int]] = []
-        self.step_fails: Exception | None = None
         self.start_fails: Exception | None = None
-        self.cancel_fails: Exception | None = None
-        self.make_fails: Exception | None = None
+        self.collect_fails: Exception | None = None
+        self._taken = 0
+        self._done: dict[Sequence, int] = {}  # tokens computed of each started sequence
 
-    def backend(self) -> Backend:
-        return Backend("fake", "cpu", self.threads, lambda artifact: "weights", lambda: FakeEngine(self))
+    def load(self, artifact: Artifact, precision: str) -> Hashable:
+        return precision
 
-    def fail(self, name: str) -> None:
+    @property
+    def room(self) -> int:
+        return self.lanes - self._taken
+
+    def start(self, sequence: Sequence) -> None:
+        assert self.room > 0
+        assert sequence not in self._done
+        self._fail("start_fails")
+        self._taken += 1
+        self.started.append(sequence.token_ids)
+        self._done[sequence] = 0
+        self.stepping.release()
+        self._bell.ring()
+
+    def cancel(self, sequence: Sequence) -> None:
+        del self._done[sequence]
+        self.cancelled.append(sequence.token_ids)
+        self._bell.ring()
+
+    def fileno(self) -> int:
+        return self._bell.fileno()
+
+    def collect(self) -> list[Outcome]:
+        self._bell.silence()
+        if not self.gate.open:
+            return []
+        self._fail("collect_fails")
+        if self._done:
+            self.steps.append([sequence.token_ids for sequence in self._done])
+        outcomes = []
+        for sequence, done in list(self._done.items()):
+            sequence.started = sequence.started or time.monotonic()
+            self._done[sequence] = done + self.per_step
+            if self._done[sequence] >= len(sequence.token_ids):
+                del self._done[sequence]
+                outcomes.append(Outcome(sequence, self.result(sequence)))
+        self._taken = len(self._done)
+        if self._done:
+            self._bell.ring()
+        return outcomes
+
+    def result(self, sequence: Sequence) -> list[float] | Exception:
+        if POISON in sequence.token_ids:
+            return ArithmeticError("poisoned")
+        return right(sequence.token_ids)
+
+    def close(self) -> bool:
+        self.closed = True
+        self._bell.close()
+        return self.closes
+
+    def _fail(self, name: str) -> None:
         error = getattr(self, name)
         setattr(self, name, None)
         if error is not None:
             raise error
 
 
-class FakeEngine:
-    def __init__(self, fake: Fake) -> None:
-        fake.fail("make_fails")
-        fake.engines += 1
-        self._fake = fake
-        self._done: Counter[Sequence] = Counter()  # tokens computed of each started sequence
-
-    def start(self, sequence: Sequence) -> None:
-        self._fake.fail("start_fails")
-        assert sequence not in self._done
-        self._fake.started.append(sequence.token_ids)
-        self._done[sequence] = 0
-
-    def cancel(self, sequence: Sequence) -> None:
-        del self._done[sequence]
-        self._fake.fail("cancel_fails")
-        self._fake.cancelled.append(sequence.token_ids)
-
-    def step(self, budget: int) -> list[Outcome]:
-        if self._done:
-            self._fake.steps.append([sequence.token_ids for sequence in self._done])
-        self._fake.stepping.release()
-        self._fake.gate.wait(30)
-        self._fake.fail("step_fails")
-        self._done.update(dict.fromkeys(self._done, self._fake.per_step))
-        return [self._end(sequence) for sequence, done in list(self._done.items()) if done >= len(sequence.token_ids)]
-
-    def _end(self, sequence: Sequence) -> Outcome:
-        del self._done[sequence]
-        if POISON in sequence.token_ids:
-            return Outcome(sequence, ArithmeticError("poisoned"))
-        return Outcome(sequence, np.array(right(sequence.token_ids), np.float32))
-
-
 def repository() -> Repository:
     """Models that are not on disk: `tiny`, the default, `odd` with another pad id, and `small`."""
     models = [
-        Model("tiny", 1, tiny_config(max_length=16), "weights"),
-        Model("odd", 7, tiny_config(max_length=16, pad_id=3), "weights"),
-        Model("small", 1, tiny_config(max_length=6, vocab_size=10), "weights"),
+        Model("tiny", 1, tiny_config(max_length=16), "weights", "float32"),
+        Model("odd", 7, tiny_config(max_length=16, pad_id=3), "weights", "float32"),
+        Model("small", 1, tiny_config(max_length=6, vocab_size=10), "weights", "float32"),
     ]
     return Repository(models, "tiny")
 
 
 def fake_app(fake: Fake, **settings: Any) -> FastAPI:
-    return create_app(Settings(**{**LIMITS, **settings}), repository(), fake.backend())
+    chosen = Settings(**{**LIMITS, **settings})
+    fake.lanes = chosen.lanes
+    return create_app(chosen, repository(), fake)
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ Weights = dict[str, npt.NDArray[np.float32]]
 PRECISIONS = dict(_core.paths())
 NAMES = {
     "amx_bf16": "AMX-bf16",
-    "avx512_bf16": "AVX512-bf16",
+    "avx512_bf16": "AVX-512-bf16",
     "avx512": "AVX-512",
     "avx2": "AVX2",
     "portable": "portable code",

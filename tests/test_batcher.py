@@ -2,60 +2,23 @@
 
 import asyncio
 import logging
-import random
-import threading
-from collections import Counter
+import types
+from typing import Any
 
 import pytest
 
-from service.batcher import Answer, Batcher
-from service.errors import DeadlineExceeded, EngineFailed, Overloaded
+from service.batcher import Batcher
+from service.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from service.metrics import Metrics
-from tests.fake_engine import POISON, Fake, right, until
+from tests.batching import ask, batching, until_nothing_is_left
+from tests.fake_engine import POISON, Fake, right
 
 pytestmark = pytest.mark.anyio
 
 
-class Batching:
-    """``async with Batching(fake) as batcher``."""
-
-    def __init__(self, fake: Fake, *, lanes: int = 32, queue_tokens: int = 1000) -> None:
-        self.fake, self.lanes, self.queue_tokens = fake, lanes, queue_tokens
-
-    async def __aenter__(self) -> Batcher:
-        self.batcher = Batcher(
-            self.fake.backend(), Metrics(), lanes=self.lanes, budget=1000, queue_tokens=self.queue_tokens
-        )
-        self.batcher.start()
-        return self.batcher
-
-    async def __aexit__(self, *_: object) -> None:
-        self.fake.gate.set()
-        await self.batcher.close()
-
-
-def ask(batcher: Batcher, *token_ids: list[int], seconds: float = 30, urgent: bool = False) -> asyncio.Task[Answer]:
-    return asyncio.create_task(batcher.run("weights", list(token_ids), seconds=seconds, urgent=urgent))
-
-
-async def until_stepping(fake: Fake) -> None:
-    """The engine thread stands in a step, behind the gate."""
-    assert await asyncio.to_thread(fake.stepping.acquire, timeout=10)
-
-
-async def until_nothing_is_left(batcher: Batcher) -> None:
-    """Lanes are freed after the step in which their callers left."""
-
-    async def nothing_is_left() -> bool:
-        return not (any(w._held for w in batcher._workers) or batcher._requests or batcher._scheduler.sequences)
-
-    await until(nothing_is_left)
-    assert batcher._scheduler.tokens == 0
-
-
 async def test_results_stand_in_the_order_of_the_request() -> None:
     fake = Fake(per_step=1)  # short ones end before long ones
-    async with Batching(fake) as batcher:
+    async with batching(fake) as batcher:
         rows = [[7] * length for length in (5, 1, 4, 2, 3)]
         answer = await ask(batcher, *rows)
         assert answer.logits == [right(row) for row in rows]
@@ -63,49 +26,101 @@ async def test_results_stand_in_the_order_of_the_request() -> None:
         assert answer.compute >= 0
 
 
-async def test_requests_in_flight_are_computed_together_without_a_timer(fake: Fake) -> None:
-    async with Batching(fake) as batcher:
+async def test_requests_in_flight_are_computed_together_without_a_timer() -> None:
+    fake = Fake(lanes=8)
+    async with batching(fake) as batcher:
         fake.gate.clear()
-        first = ask(batcher, [1])
-        await until_stepping(fake)
-        others = [ask(batcher, [n], [n, n]) for n in range(2, 6)]
+        tasks = [ask(batcher, [n], [n, n]) for n in range(1, 6)]
         await asyncio.sleep(0)
+        assert len(fake.started) == 8, "at once, as long as there is room"
         fake.gate.set()
-        assert (await first).logits == [right([1])]
-        for n, other in zip(range(2, 6), others, strict=True):
-            assert (await other).logits == [right([n]), right([n, n])]
-        assert [len(step) for step in fake.steps] == [1, 8], "a lone one at once, then all that came meanwhile"
+        for n, task in enumerate(tasks, 1):
+            assert (await task).logits == [right([n]), right([n, n])]
+        assert [len(step) for step in fake.steps] == [8, 2]
+
+
+async def test_short_ones_leave_their_lanes_to_others_while_a_long_one_runs() -> None:
+    fake = Fake(lanes=2, per_step=1)
+    async with batching(fake) as batcher:
+        await ask(batcher, [1] * 5, [2], [3], [4])
+    assert [len(step) for step in fake.steps] == [2, 2, 2, 1, 1]
+    assert [step[0] for step in fake.steps] == [[1] * 5] * 5
+
+
+async def test_an_idle_engine_is_left_alone(fake: Fake) -> None:
+    async with batching(fake) as batcher:
+        await ask(batcher, [1])
+        seen = batcher._noted
+        await asyncio.sleep(0.05)
+        assert len(fake.steps) == 1
+        assert batcher._noted == seen, "no polling"
 
 
 async def test_a_failing_sequence_fails_its_request_alone(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
-    async with Batching(fake) as batcher:
-        fake.gate.clear()
-        first = ask(batcher, [9])
-        await until_stepping(fake)
+    async with batching(fake) as batcher:
         before, poisoned, after = ask(batcher, [1]), ask(batcher, [2], [POISON], [3]), ask(batcher, [4])
-        await asyncio.sleep(0)
-        fake.gate.set()
         with pytest.raises(EngineFailed, match="could not compute a sequence") as caught:
             await poisoned
         assert isinstance(caught.value.__cause__, ArithmeticError)
-        assert [(await task).logits for task in (first, before, after)] == [[right([9])], [right([1])], [right([4])]]
-        await until_nothing_is_left(batcher)
+        assert [(await task).logits for task in (before, after)] == [[right([1])], [right([4])]]
+        await until_nothing_is_left(batcher, fake, 32)
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
     assert "poisoned" in caplog.text
 
 
+async def test_what_is_left_of_a_request_that_failed_is_not_computed() -> None:
+    fake = Fake(lanes=2, per_step=1)
+    async with batching(fake) as batcher:
+        with pytest.raises(EngineFailed):
+            await ask(batcher, [POISON], [1] * 500, *([2] for _ in range(50)))
+        await until_nothing_is_left(batcher, fake, 2)
+    assert fake.cancelled[0] == [1] * 500
+    assert len(fake.started) < 10
+
+
 async def test_several_failures_in_one_request_are_one_ending(fake: Fake) -> None:
-    async with Batching(fake) as batcher:
+    async with batching(fake) as batcher:
         with pytest.raises(EngineFailed):
             await ask(batcher, [POISON], [1], [POISON])
-        await until_nothing_is_left(batcher)
+        await until_nothing_is_left(batcher, fake, 32)
 
 
-async def test_a_caller_that_leaves_frees_its_place(fake: Fake) -> None:
-    async with Batching(fake, queue_tokens=5, lanes=2) as batcher:
+async def test_a_sequence_that_cannot_start_fails_its_request_alone() -> None:
+    fake = Fake(lanes=1)
+    fake.start_fails = MemoryError("no room")
+    async with batching(fake) as batcher:
+        refused, other = ask(batcher, [1], [2]), ask(batcher, [3])
+        with pytest.raises(EngineFailed) as caught:
+            await refused
+        assert isinstance(caught.value.__cause__, MemoryError)
+        assert (await other).logits == [right([3])]
+        fake.start_fails = MemoryError("no room")
+        with pytest.raises(EngineFailed):
+            await ask(batcher, [4])
+        assert (await ask(batcher, [5])).logits == [right([5])]
+        await until_nothing_is_left(batcher, fake, 1)
+
+
+async def test_one_that_waits_does_not_miss_the_room_of_one_that_cannot_start() -> None:
+    fake = Fake(lanes=1)
+    async with batching(fake) as batcher:
         fake.gate.clear()
-        running = ask(batcher, [1])
-        await until_stepping(fake)
+        running, refused, waiting = ask(batcher, [1]), ask(batcher, [2]), ask(batcher, [3])
+        await asyncio.sleep(0)
+        fake.start_fails = MemoryError("no room")
+        fake.gate.set()
+        with pytest.raises(EngineFailed):
+            await refused
+        assert (await running).logits == [right([1])]
+        assert (await waiting).logits == [right([3])]
+
+
+async def test_a_caller_that_leaves_frees_its_place() -> None:
+    fake = Fake(lanes=2)
+    async with batching(fake, queue_tokens=5) as batcher:
+        fake.gate.clear()
+        running = ask(batcher, [1], [1])
+        await asyncio.sleep(0)
         leaves, stays = ask(batcher, [2, 2], [3, 3]), ask(batcher, [4])
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
@@ -120,64 +135,70 @@ async def test_a_caller_that_leaves_frees_its_place(fake: Fake) -> None:
         fake.gate.set()
         assert (await stays).logits == [right([4])]
         assert (await instead).logits == [right([5] * 4)]
-        await until_nothing_is_left(batcher)
+        await until_nothing_is_left(batcher, fake, 2)
     assert [2, 2] not in fake.started
 
 
 async def test_a_caller_that_leaves_while_it_runs_frees_its_lane() -> None:
-    fake = Fake(per_step=1)
-    async with Batching(fake, lanes=1) as batcher:
-        fake.gate.clear()
+    fake = Fake(lanes=1, per_step=1)
+    async with batching(fake) as batcher:
         running, waiting = ask(batcher, [1] * 500), ask(batcher, [2])
-        await until_stepping(fake)
-        running.cancel()
         await asyncio.sleep(0)
-        fake.gate.set()
+        running.cancel()
         assert (await waiting).logits == [right([2])]
         assert fake.cancelled == [[1] * 500]
         assert running.cancelled()
 
 
-async def test_a_deadline_in_the_queue(fake: Fake) -> None:
-    async with Batching(fake, lanes=1) as batcher:
+async def test_a_deadline_in_the_queue() -> None:
+    fake = Fake(lanes=1)
+    async with batching(fake) as batcher:
         fake.gate.clear()
         running = ask(batcher, [1])
-        await until_stepping(fake)
+        await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded, match="no answer by the deadline"):
             await ask(batcher, [2], [3], seconds=0.05)  # the gate is closed: it does not wait for the engine
         assert batcher._scheduler.tokens == 0
         fake.gate.set()
         assert (await running).logits == [right([1])]
-        await until_nothing_is_left(batcher)
+        await until_nothing_is_left(batcher, fake, 1)
     assert fake.started == [[1]]
 
 
-async def test_a_deadline_while_it_runs(fake: Fake) -> None:
-    async with Batching(fake) as batcher:
-        fake.gate.clear()
-        late = ask(batcher, [1], seconds=0.05)
-        await until_stepping(fake)
+async def test_a_deadline_that_has_passed_is_not_started(fake: Fake) -> None:
+    async with batching(fake) as batcher:
         with pytest.raises(DeadlineExceeded):
-            await late
+            await ask(batcher, [1], [2], seconds=-0.001)
+        await until_nothing_is_left(batcher, fake, 32)
+    assert fake.started == []
+
+
+async def test_a_deadline_while_it_runs(fake: Fake) -> None:
+    async with batching(fake) as batcher:
+        fake.gate.clear()
+        with pytest.raises(DeadlineExceeded):
+            await ask(batcher, [1], seconds=0.05)
+        assert fake.cancelled == [[1]]
         fake.gate.set()
-        await until_nothing_is_left(batcher)
+        await until_nothing_is_left(batcher, fake, 32)
         assert (await ask(batcher, [2])).logits == [right([2])]
 
 
 async def test_a_deadline_between_steps() -> None:
     fake = Fake(per_step=1)
-    async with Batching(fake, queue_tokens=1_000_000) as batcher:
+    async with batching(fake, queue_tokens=1_000_000) as batcher:
         with pytest.raises(DeadlineExceeded):
             await ask(batcher, [1] * 900_000, seconds=0.05)
-        await until_nothing_is_left(batcher)
+        await until_nothing_is_left(batcher, fake, 32)
         assert len(fake.cancelled) == 1
 
 
-async def test_a_full_queue_refuses_whole_requests(fake: Fake) -> None:
-    async with Batching(fake, queue_tokens=10, lanes=1) as batcher:
+async def test_a_full_queue_refuses_whole_requests() -> None:
+    fake = Fake(lanes=1)
+    async with batching(fake, queue_tokens=10) as batcher:
         fake.gate.clear()
         running = ask(batcher, [1])
-        await until_stepping(fake)
+        await asyncio.sleep(0)
         waiting = ask(batcher, [2] * 9)
         await asyncio.sleep(0)
         with pytest.raises(Overloaded) as caught:
@@ -190,108 +211,106 @@ async def test_a_full_queue_refuses_whole_requests(fake: Fake) -> None:
     assert fake.started == [[1], [2] * 9], "nothing of the refused request was queued"
 
 
-async def test_urgent_requests_go_ahead(fake: Fake) -> None:
-    async with Batching(fake, lanes=1) as batcher:
+async def test_urgent_requests_go_ahead() -> None:
+    fake = Fake(lanes=1)
+    async with batching(fake) as batcher:
         fake.gate.clear()
-        tasks = [ask(batcher, [1])]
-        await until_stepping(fake)
-        tasks += [ask(batcher, [2]), ask(batcher, [3], urgent=True)]
+        tasks = [ask(batcher, [1]), ask(batcher, [2]), ask(batcher, [3], urgent=True)]
         await asyncio.sleep(0)
         fake.gate.set()
         await asyncio.gather(*tasks)
     assert fake.started == [[1], [3], [2]]
 
 
-async def test_an_engine_that_raises_is_replaced(fake: Fake) -> None:
-    async with Batching(fake, lanes=2) as batcher:
+async def test_the_drain_rate_is_measured_while_the_engine_works(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("service.batcher.time", types.SimpleNamespace(monotonic=lambda: now))
+    async with batching(fake) as batcher:
+        for _ in range(3):
+            now += 50.0  # idle
+            fake.gate.clear()
+            running = ask(batcher, [1] * 6, [1] * 4, seconds=1000)
+            await asyncio.sleep(0)
+            now += 2.0
+            fake.gate.set()
+            await running
+        fake.lanes = 0
+        waiting = ask(batcher, [2] * 100, seconds=1000)
+        await asyncio.sleep(0)
+        assert batcher._scheduler.retry_after() == 20, "100 tokens, 5 a second"
+        waiting.cancel()
+
+
+async def test_nothing_of_an_answered_request_is_kept_until_its_deadline(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    call_later = loop.call_later
+
+    def kept(*arguments: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*arguments))
+        return timers[-1]
+
+    async with batching(fake) as batcher:
+        monkeypatch.setattr(loop, "call_later", kept)
+        await ask(batcher, [1], [2])
+        assert [timer.cancelled() for timer in timers] == [True]
+
+
+async def test_an_engine_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    fake = Fake(lanes=2)
+    async with batching(fake) as batcher:
+        assert batcher.healthy
         fake.gate.clear()
-        fake.step_fails = RuntimeError("device lost")
-        held = [ask(batcher, [1]), ask(batcher, [2])]
-        waiting = ask(batcher, [3])
-        await until_stepping(fake)
+        tasks = [ask(batcher, [1], [2]), ask(batcher, [3]), ask(batcher, [4])]
+        await asyncio.sleep(0)
+        fake.collect_fails = RuntimeError("device lost")
         fake.gate.set()
-        endings = await asyncio.gather(*held, waiting, return_exceptions=True)
-        assert sum(isinstance(ending, EngineFailed) for ending in endings) in (1, 2)
-        assert isinstance(endings[2], Answer)
-        assert batcher.healthy
-        assert (await ask(batcher, [4])).logits == [right([4])]
-        assert fake.engines == 2
-        await until_nothing_is_left(batcher)
-
-
-async def test_it_is_not_healthy_without_an_engine(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
-    async with Batching(fake) as batcher:
-        assert batcher.healthy
-        fake.step_fails, fake.make_fails = RuntimeError("device lost"), RuntimeError("still lost")
-        with pytest.raises(EngineFailed):
-            await ask(batcher, [1])
-        await asyncio.to_thread(batcher._workers[0].join, 10)
+        endings = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(ending) for ending in endings] == [EngineFailed] * 3
         assert not batcher.healthy
-    assert [record.levelname for record in caplog.records if "still lost" in str(record.exc_info)] == ["CRITICAL"]
+        assert not batcher._requests
+        assert batcher._scheduler.tokens == 0
+        with pytest.raises(NotReady):
+            await ask(batcher, [5])
+    assert "device lost" in [str(r.exc_info[1]) for r in caplog.records if r.levelname == "CRITICAL" and r.exc_info]
+    assert fake.closed
 
 
-async def test_close_ends_the_threads() -> None:
-    fake = Fake(threads=3)
-    batcher = Batcher(fake.backend(), Metrics(), lanes=1, budget=1, queue_tokens=10)
+async def test_it_is_not_healthy_without_all_threads_of_the_engine(fake: Fake) -> None:
+    async with batching(fake) as batcher:
+        assert batcher.healthy
+        fake.healthy = False
+        assert not batcher.healthy
+        with pytest.raises(NotReady):
+            await ask(batcher, [1])
+        assert fake.started == []
+
+
+async def test_close_ends_those_who_wait(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
+    fake.lanes = 1
+    batcher = Batcher(fake, Metrics(), queue_tokens=10)
     assert not batcher.healthy
     batcher.start()
     assert batcher.healthy
     fake.gate.clear()
-    running = ask(batcher, [1])
-    await until_stepping(fake)
-    closing = asyncio.create_task(batcher.close())
-    await asyncio.sleep(0.02)
-    assert not closing.done(), "it waits for the step"
-    fake.gate.set()
-    await closing
-    assert not any(worker.is_alive() for worker in batcher._workers)
+    tasks = [ask(batcher, [1]), ask(batcher, [2])]
+    await asyncio.sleep(0)
+    await batcher.close()
+    assert fake.closed
     assert not batcher.healthy
-    assert (await running).logits == [right([1])], "the step it was in is answered"
-    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
+    for task in tasks:
+        with pytest.raises(NotReady, match="the service stops"):
+            await task
+    with pytest.raises(NotReady):
+        await ask(batcher, [3])
+    assert not caplog.records
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_random_interleavings(seed: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Thousands of sequences with poison, deadlines and callers that leave: one right ending each, nothing kept."""
-    draw = random.Random(seed)
-    fake = Fake(threads=3, per_step=draw.choice([1, 4, 4096]))
-    caplog.set_level(logging.CRITICAL)
-    endings: Counter[str] = Counter()
-    async with Batching(fake, lanes=draw.choice([1, 3, 16]), queue_tokens=2000) as batcher:
-
-        async def caller() -> None:
-            await asyncio.sleep(draw.random() * 0.1)
-            rows = [[draw.randrange(1, 39) for _ in range(draw.randrange(1, 12))] for _ in range(draw.randrange(1, 8))]
-            poisoned = draw.random() < 0.15
-            if poisoned:
-                draw.choice(rows)[0] = POISON
-            hurried = draw.random() < 0.2
-            task = ask(batcher, *rows, seconds=draw.random() * 0.003 if hurried else 30, urgent=draw.random() < 0.3)
-            leaves = draw.random() < 0.2
-            if leaves:
-                asyncio.get_running_loop().call_later(draw.random() * 0.003, task.cancel)
-            try:
-                answer = await task
-            except Overloaded:
-                endings["refused"] += 1
-            except EngineFailed:
-                assert poisoned
-                endings["failed"] += 1
-            except DeadlineExceeded:
-                assert hurried
-                endings["late"] += 1
-            except asyncio.CancelledError:
-                assert leaves
-                endings["left"] += 1
-            else:
-                assert not poisoned
-                assert answer.logits == [right(row) for row in rows]
-                endings["answered"] += 1
-
-        async with asyncio.timeout(30):
-            await asyncio.gather(*(caller() for _ in range(500)))
-        await until_nothing_is_left(batcher)
-        assert batcher.healthy
-        assert fake.engines == 3
-    assert endings.total() == 500
-    assert min(endings[kind] for kind in ("answered", "failed", "left")) > 0
+async def test_a_thread_that_does_not_end_is_told(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
+    fake.closes = False
+    async with batching(fake):
+        pass
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "left in a step" in caplog.text

@@ -29,6 +29,13 @@ def test_one_torch_is_named() -> None:
     assert makefile[1] == dockerfile[1]
 
 
+def test_the_build_sees_what_the_wheel_is_built_from() -> None:
+    """The context is a list of what is let in; a folder that is left out would be missing without a word."""
+    let_in = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert let_in == ["CMakeLists.txt", "LICENSE", "README.md", "models", "native", "pyproject.toml", "service"]
+    assert all((ROOT / name).exists() for name in let_in)
+
+
 def test_compose_waits_for_the_shutdown() -> None:
     grace = re.search(r"stop_grace_period: \S+:-(\d+)s", (ROOT / "docker-compose.yml").read_text())
     assert grace

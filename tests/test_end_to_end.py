@@ -10,6 +10,7 @@ import numpy as np
 from models.artifact import read_artifact
 from models.evaluate import main as evaluate
 from models.golden import SENTENCES
+from service.repository import BFLOAT16_TOLERANCE
 from tests.server import Server
 
 STORE = Path(__file__).parent.parent / "models/store"
@@ -32,7 +33,7 @@ def test_the_service_and_evaluate_agree(tmp_path: Path) -> None:
         "token_ids": [sequence + [0] * (width - len(sequence)) for sequence in sequences],
         "lengths": [len(sequence) for sequence in sequences],
     }
-    with Server(STORE) as server:
+    with Server(STORE, "--precision", "float32") as server:
         together = httpx.post(f"{server.url}/predict", json=batch).json()["logits"]
         alone = [
             httpx.post(f"{server.url}/predict", json={"token_ids": [sequence]}).json()["logits"][0]
@@ -40,6 +41,10 @@ def test_the_service_and_evaluate_agree(tmp_path: Path) -> None:
         ]
     np.testing.assert_allclose(together, expected, atol=1e-4)
     np.testing.assert_allclose(alone, expected, atol=1e-4)
+    with Server(STORE) as server:  # in bfloat16 where engine and CPU have it
+        logits = httpx.post(f"{server.url}/predict", json=batch).json()["logits"]
+    np.testing.assert_allclose(logits, expected, atol=BFLOAT16_TOLERANCE)
+    assert np.argmax(logits, axis=1).tolist() == np.argmax(expected, axis=1).tolist()
 
 
 def test_the_shipped_model_is_small_and_good() -> None:

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.fake_engine import Fake, fake_app, right, running, until
+from tests.fake_engine import Fake, fake_app, right, running
 
 pytestmark = pytest.mark.anyio
 
@@ -45,13 +45,16 @@ async def test_draining_is_not_ready_but_answers(fake: Fake) -> None:
 
 async def test_neither_ready_nor_live_when_an_engine_thread_has_ended(fake: Fake) -> None:
     async with running(fake_app(fake)) as client:
-        fake.step_fails, fake.make_fails = RuntimeError("device lost"), RuntimeError("still lost")
-        reply = await client.post("/predict", json={"token_ids": [[1]]})
-        assert reply.status_code == 500
+        fake.healthy = False
+        assert not await ready(client)
+        assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 503
+        assert (await client.get("/livez")).status_code == 503
 
-        async def not_ready() -> bool:
-            return not await ready(client)
 
-        await until(not_ready)
+async def test_neither_ready_nor_live_when_the_engine_has_failed(fake: Fake) -> None:
+    async with running(fake_app(fake)) as client:
+        fake.collect_fails = RuntimeError("device lost")
+        assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 500
+        assert not await ready(client)
         assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 503
         assert (await client.get("/livez")).status_code == 503

@@ -1,4 +1,4 @@
-"""POST /predict over artifacts on disk and the torch engine: the numbers."""
+"""POST /predict over artifacts on disk and each real engine: the numbers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.anyio
 
 
 class Real:
-    """Artifacts on disk and the torch engine, and the networks that it must agree with."""
+    """Artifacts on disk and an engine, and the networks that it must agree with."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, engine: str) -> None:
         artifacts = {
             "imdb": write_tiny(store / "imdb" / "1"),
             "topics": write_tiny(
@@ -43,16 +43,20 @@ class Real:
             name: SequenceClassifier.from_weights(artifact.config, artifact.weights)
             for name, artifact in artifacts.items()
         }
-        self.store, self.backend = store, choose("cpu", 2)
-        self.repository = open_repository(store, "imdb", self.backend)
+        self.settings = Settings.model_validate(
+            {"store": store, "engine": engine, "device": "cpu", "precision": "float32", "threads": 2}
+        )
 
     def app(self) -> FastAPI:
-        return create_app(Settings(store=self.store), self.repository, self.backend)
+        engine = choose(self.settings)
+        return create_app(self.settings, open_repository(self.settings.store, "imdb", engine), engine)
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
-    return Real(tmp_path_factory.mktemp("store"))
+@pytest.fixture(scope="module", params=["native", "packed"])
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Real:
+    if request.param == "native":
+        pytest.importorskip("service.engine._core", reason="the native engine is not built")
+    return Real(tmp_path_factory.mktemp("store"), request.param)
 
 
 @pytest.fixture

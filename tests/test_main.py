@@ -1,6 +1,7 @@
 """The process: start, signals, exit status. Real processes and real signals."""
 
 import functools
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,8 @@ from tests.tiny import write_tiny
 pytestmark = pytest.mark.usefixtures("root_logger")  # main() sets logging up for the process
 
 LONG = {"token_ids": [[3] * 4096] * 64}
-"""Seconds of work for the large model."""
+SLOW = ("--threads", "1", "--precision", "float32", "--timeout-ms", "120000")
+"""With these `LONG` is seconds of work for the large model, on any engine."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def slow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slow")
-    write_tiny(folder / "imdb" / "1", hidden_size=96, embedding_dim=64, max_length=4096)
+    write_tiny(folder / "imdb" / "1", hidden_size=192, embedding_dim=64, max_length=4096)
     return folder
 
 
@@ -93,7 +95,7 @@ def wait_for_requests(server: Server, number: int) -> None:
 
 @pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
 def test_sigterm_finishes_what_is_in_flight_and_exits_0(slow_store: Path, prefix: Sequence[str]) -> None:
-    with Server(slow_store, "--drain-seconds", "0.5", "--timeout-ms", "120000", prefix=prefix) as server:
+    with Server(slow_store, "--drain-seconds", "0.5", *SLOW, prefix=prefix) as server:
         replies: list[httpx.Response] = []
         sender = threading.Thread(
             target=lambda: replies.append(httpx.post(f"{server.url}/predict", json=LONG, timeout=120))
@@ -144,7 +146,8 @@ def test_a_signal_while_models_are_loading_exits_0(
     send(server, number)
     with server:
         assert server.wait(30) == 0
-    assert server.lines == []
+    assert len(server.log) == len(server.lines)
+    assert {record["level"] for record in server.log} <= {"INFO"}
 
 
 def test_a_third_signal_waits_for_nothing(store: Path) -> None:
@@ -161,7 +164,7 @@ def test_a_third_signal_waits_for_nothing(store: Path) -> None:
 
 
 def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Path) -> None:
-    with Server(slow_store, "--drain-seconds", "0", "--shutdown-seconds", "1", "--timeout-ms", "120000") as server:
+    with Server(slow_store, "--drain-seconds", "0", "--shutdown-seconds", "1", *SLOW) as server:
         endings: list[object] = []
 
         def post() -> None:
@@ -183,11 +186,11 @@ def test_requests_still_running_at_the_shutdown_limit_are_cut_off(slow_store: Pa
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a start with these arguments ends with."""
+    """The one line that a start with these arguments ends with; what the log says before it is JSON."""
     assert main(arguments) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
+    *logged, last = capsys.readouterr().err.splitlines()
+    assert all(json.loads(line) for line in logged)
+    return last
 
 
 def test_a_missing_store_model_or_version_is_named(
@@ -242,7 +245,37 @@ def test_the_command_exits_2_with_one_line(tmp_path: Path) -> None:
         [sys.executable, "-m", "service", "--store", str(tmp_path / "none")], capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"lstm-serve: {tmp_path / 'none'}: no such folder of models (LSTMSERVE_STORE)"]
+    *logged, last = done.stderr.splitlines()
+    assert last == f"lstm-serve: {tmp_path / 'none'}: no such folder of models (LSTMSERVE_STORE)"
+    assert all(json.loads(line) for line in logged)
+
+
+def test_the_log_says_what_serves(store: Path) -> None:
+    with Server(store, "--engine", "packed", "--device", "cpu", "--threads", "2") as server:
+        assert server.url
+    serving = next(record for record in server.log if record["message"] == "serving")
+    assert (serving["engine"], serving["device"], serving["threads"]) == ("packed", "cpu", 2)
+    assert serving["models"] == {"imdb": {"version": 1, "precision": "float32"}}
+
+
+def test_on_the_native_engine_torch_is_not_loaded(store: Path) -> None:
+    pytest.importorskip("service.engine.native", reason="the native engine is not built", exc_type=ImportError)
+    with Server(store, "--engine", "native") as server:
+        reply = httpx.post(f"{server.url}/predict", json={"token_ids": [[3, 4]]})
+        assert reply.status_code == 200
+        libraries = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert "_core" in libraries
+    assert "libtorch" not in libraries
+
+
+def test_an_engine_that_cannot_run_is_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "--store", str(store), "--engine", "native", "--device", "cuda")
+    assert message.startswith("lstm-serve: engine native computes on the CPU: set device cpu")
+
+
+def test_a_start_that_fails_leaves_no_engine_thread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "--store", str(tmp_path), "--engine", "packed", "--device", "cpu")
+    assert not [thread for thread in threading.enumerate() if thread.name == "engine"]
 
 
 def test_every_log_line_is_json_and_requests_carry_their_id(store: Path) -> None:

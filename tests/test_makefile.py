@@ -1,4 +1,7 @@
-"""The Makefile: its help, and what it installs when. Nothing is installed here: make says what it would do."""
+"""The Makefile: its help, and what it installs when.
+
+Nothing is installed here: make says what it would do, or a stand-in for Python notes what it is asked.
+"""
 
 import os
 import re
@@ -10,14 +13,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ["help", "install", "serve", "test", "lint", "bench"]
+TARGETS = ["help", "install", "serve", "test", "sanitize", "lint", "bench"]
+DEVELOPMENT = ["install", "test", "sanitize", "lint"]
+
+PYTHON = """#!/bin/sh
+echo "$@" >>asked
+case "$*" in
+  "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  *service.engine._core*) test ! -e broken ;;
+esac
+"""
+"""A stand-in that notes what it is asked; the native engine is not built where a file "broken" is."""
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What installation reads."""
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", "CMakeLists.txt"):
         shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native" / "cell.cpp").touch()
     return tmp_path
 
 
@@ -35,11 +50,19 @@ def plan(folder: Path, target: str) -> str:
 
 
 def stamp(path: Path, age: int) -> None:
-    """Writes `path` as of `age` seconds after pyproject.toml."""
+    """Writes `path` as of `age` seconds after what installation reads."""
     path.parent.mkdir(exist_ok=True)
     path.touch()
-    seconds = (path.parent.parent / "pyproject.toml").stat().st_mtime + age
+    checkout = path.parent.parent
+    read = [checkout / "pyproject.toml", checkout / "CMakeLists.txt", checkout / "native" / "cell.cpp"]
+    seconds = max(file.stat().st_mtime for file in read) + age
     os.utime(path, (seconds, seconds))
+
+
+def executable(path: Path, script: str) -> Path:
+    path.write_text(script)
+    path.chmod(0o755)
+    return path
 
 
 def test_help_lists_every_target(checkout: Path) -> None:
@@ -55,28 +78,71 @@ def test_every_target_exists(checkout: Path, target: str) -> None:
     assert plan(checkout, target)
 
 
-@pytest.mark.parametrize("target", ["install", "test", "lint", "bench"])
-def test_a_fresh_machine_gets_all_that_development_needs(checkout: Path, target: str) -> None:
-    assert re.search(r'-m venv \.venv\n.* pip install .*"torch==[\d.]+" -e "\.\[dev\]"', plan(checkout, target))
+@pytest.mark.parametrize(("target", "extras"), [*((target, "dev") for target in DEVELOPMENT), ("bench", "bench,dev")])
+def test_a_fresh_machine_gets_all_that_development_needs(checkout: Path, target: str, extras: str) -> None:
+    wanted = rf'-m venv \.venv\n.* pip install .*"torch==[\d.]+" -e "\.\[{extras}\]"'
+    assert re.search(wanted, plan(checkout, target))
 
 
-def test_a_fresh_machine_gets_what_serving_needs(checkout: Path) -> None:
-    commands = plan(checkout, "serve")
-    assert re.search(r'-m venv \.venv\n.* pip install .*"torch==[\d.]+" -e "\.\[torch\]"', commands)
-    assert commands.splitlines()[-1].endswith(".venv/bin/python -m service")
+@pytest.mark.parametrize("built", [True, False])
+def test_serving_gets_torch_only_where_the_native_engine_is_not_built(checkout: Path, built: bool) -> None:
+    if not built:
+        (checkout / "broken").touch()
+    done = make(checkout, "serve", f"PYTHON={executable(checkout / 'python', PYTHON)}")
+    assert done.returncode == 0, done.stderr
+    asked = (checkout / "asked").read_text().splitlines()
+    installed = [line for line in asked if line.startswith("-m pip install")]
+    package, torch = "-m pip install --quiet -e .", r"-m pip install --quiet torch==[\d.]+"
+    assert re.fullmatch(package if built else f"{package}\n{torch}", "\n".join(installed))
+    said = r"" if built else r"the native engine was not built \(.*C\+\+17 compiler.*\): torch takes its place\n"
+    assert re.fullmatch(said, done.stderr)
+    assert asked[-1] == "-m service"
 
 
-@pytest.mark.parametrize(("target", "stamped"), [("serve", ".serve"), ("serve", ".develop"), ("test", ".develop")])
-def test_installs_again_only_when_the_project_file_changes(checkout: Path, target: str, stamped: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "stamped"),
+    [
+        ("serve", ".serve"),
+        ("serve", ".develop"),
+        ("serve", ".bench"),
+        ("test", ".develop"),
+        ("test", ".bench"),
+        ("bench", ".bench"),
+    ],
+)
+@pytest.mark.parametrize("changed", ["pyproject.toml", "CMakeLists.txt", "native/cell.cpp"])
+def test_installs_again_only_when_something_changes(checkout: Path, target: str, stamped: str, changed: str) -> None:
     stamp(checkout / ".venv" / stamped, age=1)
     assert "pip install" not in plan(checkout, target)
-    stamp(checkout / ".venv" / stamped, age=-1)
+    seconds = (checkout / ".venv" / stamped).stat().st_mtime + 1
+    os.utime(checkout / changed, (seconds, seconds))
     assert "pip install" in plan(checkout, target)
 
 
-def test_serving_alone_is_not_enough_for_development(checkout: Path) -> None:
-    stamp(checkout / ".venv" / ".serve", age=1)
-    assert '".[dev]"' in plan(checkout, "test")
+@pytest.mark.parametrize(("stamped", "target"), [(".serve", "test"), (".develop", "bench")])
+def test_less_is_not_enough_for_more(checkout: Path, stamped: str, target: str) -> None:
+    stamp(checkout / ".venv" / stamped, age=1)
+    assert 'dev]"' in plan(checkout, target)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize(
+    ("tests", "status"),
+    [
+        ("def test_passes(): pass", 0),
+        ("def test_fails(): assert False", 2),
+        ("import pytest\ndef test_skips(): pytest.skip('this CPU has none')", 2),
+    ],
+)
+def test_sanitize_fails_where_a_test_fails_or_none_ran(checkout: Path, tests: str, status: int) -> None:
+    stamp(checkout / ".venv" / ".develop", age=1)
+    (checkout / ".venv" / "bin").mkdir()
+    executable(checkout / ".venv" / "bin" / "cmake", "#!/bin/sh\n")
+    executable(checkout / ".venv" / "bin" / "python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (checkout / "tests").mkdir()
+    (checkout / "tests" / "test_native_cell.py").write_text(tests)
+    done = make(checkout, "sanitize")
+    assert done.returncode == status, done.stdout + done.stderr
 
 
 def test_torch_can_be_chosen(checkout: Path) -> None:
@@ -84,11 +150,8 @@ def test_torch_can_be_chosen(checkout: Path) -> None:
 
 
 def test_an_old_python_is_refused_in_one_line(checkout: Path) -> None:
-    old = checkout / "python3.9"
-    old.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 2); exec(sys.argv[2])" "$@"\n'
-    )
-    old.chmod(0o755)
+    script = f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 2); exec(sys.argv[2])" "$@"\n'
+    old = executable(checkout / "python3.9", script)
     done = make(checkout, "install", f"PYTHON={old}")
     assert done.returncode == 2
     message, *rest = done.stderr.splitlines()

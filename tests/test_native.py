@@ -113,14 +113,14 @@ def test_the_fastest_path_of_each_precision_is_taken(make: Make) -> None:
     fastest: dict[str, str] = {}
     for path, precision in _core.paths():
         fastest.setdefault(precision, path)
-    expected = tuple(kind for kind in ("bfloat16", "float32") if kind in fastest)
-    assert make(precision="auto").precisions == expected
-    assert make(precision="float32").precisions == ("float32",)
+    preferred = [kind for kind in ("bfloat16", "float32") if kind in fastest]
+    assert list(make(precision="auto").precisions.items()) == [(kind, fastest[kind]) for kind in preferred]
+    assert make(precision="float32").precisions == {"float32": fastest["float32"]}
 
 
 def test_a_precision_that_the_processor_lacks_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "paths", lambda: [("avx2", "float32"), ("portable", "float32")])
-    assert make(precision="auto").precisions == ("float32",)
+    assert make(precision="auto").precisions == {"float32": "avx2"}
     with pytest.raises(
         BackendError, match="precision bfloat16: this CPU has no bfloat16 products; set float32 or auto"
     ):

@@ -49,7 +49,7 @@ sequences = st.lists(st.lists(st.integers(0, 39), min_size=1, max_size=50), min_
 
 @pytest.mark.parametrize("path", PATHS)
 @given(configs(), sequences, st.integers(0, 40), st.integers(1, 3), st.integers(1, 20), st.integers(0, 2**32 - 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_logits_are_those_of_the_reference_and_the_same_alone(
     path: str, config: ModelConfig, rows: list[list[int]], table_rows: int, threads: int, lanes: int, seed: int
 ) -> None:
@@ -85,7 +85,7 @@ def test_logits_are_bit_identical_in_any_company(path: str) -> None:
             running: dict[int, int] = {}
             cancelled: set[int] = set()
             endings = {DONE: 0, CANCELLED: 0}
-            for _ in range(300):
+            for _ in range(150):
                 for number in draw.integers(0, len(pool), draw.integers(1, 12)):
                     which, tokens = pool[number]
                     running[bench.start(models[which], tokens)] = int(number)
@@ -101,7 +101,7 @@ def test_logits_are_bit_identical_in_any_company(path: str) -> None:
                     else:
                         assert result.ticket in cancelled
             bench.collect(len(running))
-            assert endings[DONE] > 1000
+            assert endings[DONE] > 500
             assert endings[CANCELLED] > 10
 
 
@@ -149,13 +149,15 @@ def test_a_waiting_sequence_is_cancelled_at_once(model: _core.Model) -> None:
         assert [result.ticket for result in bench.collect(1)] == [long]
 
 
-def test_lanes_are_refilled_without_the_interpreter(model: _core.Model) -> None:
+def test_lanes_are_refilled_without_the_interpreter() -> None:
     """One lane, fifty sequences, and a Python that does nothing but hold its lock."""
+    config = wide_config(hidden_size=4)
+    model = core_model("portable", config, random_weights(config))
     interval = sys.getswitchinterval()
     sys.setswitchinterval(60)
     try:
         with Bench(threads=1, lanes=1) as bench:
-            tickets = [bench.start(model, [3] * 20) for _ in range(50)]
+            tickets = [bench.start(model, [3] * 9) for _ in range(50)]
             end = time.monotonic() + 1
             while time.monotonic() < end:
                 pass

@@ -80,7 +80,7 @@ def bash(script: str, cwd: Path) -> str:
 
 def test_make_serve_answers_the_curl_as_shown() -> None:
     command, shown = blocks("predict")
-    with serving(["make", "serve"]) as port:
+    with serving(["make", "serve"], LSTMSERVE_PRECISION="float32") as port:
         reply = json.loads(bash(command.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), ROOT))
     expected = json.loads(shown)
     np.testing.assert_allclose(reply.pop("logits"), expected.pop("logits"), atol=1e-4)

@@ -12,6 +12,9 @@ OTHER = {
     "store": ("/models", Path("/models")),
     "model": ("reviews", "reviews"),
     "device": ("cpu", "cpu"),
+    "engine": ("packed", "packed"),
+    "precision": ("bfloat16", "bfloat16"),
+    "table_mb": ("0", 0),
     "threads": ("3", 3),
     "lanes": ("7", 7),
     "step_tokens": ("512", 512),
@@ -100,6 +103,9 @@ def test_an_unknown_flag_is_refused(flags: list[str], message: str) -> None:
         ("port", ""),
         ("model", ""),
         ("device", "gpu"),
+        ("engine", "torch"),
+        ("precision", "float16"),
+        ("table_mb", "-1"),
         ("threads", "1025"),
         ("lanes", "0"),
         ("step_tokens", "0"),
@@ -142,8 +148,14 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         load("--help")
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
+    choices = {
+        "device": "{auto,cpu,cuda}",
+        "engine": "{auto,native,packed}",
+        "precision": "{auto,float32,bfloat16}",
+        "log_level": "{debug,info,warning,error}",
+    }
     for name, info in Settings.model_fields.items():
-        metavar = {"device": "{auto,cpu,cuda}", "log_level": "{debug,info,warning,error}"}.get(name, "VALUE")
+        metavar = choices.get(name, "VALUE")
         assert f"{flag(name)} {metavar}" in text
         assert info.description
         assert f"{info.description} (default: {info.default})" in text

@@ -1,17 +1,14 @@
 """The native engine: sequences stepped together in lanes by threads of C++ (``native/``), without the interpreter."""
 
-import logging
-import weakref
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
+import service.engine._core as _core  # not `from`: what is missing then is this module
 from models.artifact import Artifact
 from models.config import ModelConfig
-from service.engine import _core
 from service.engine.bell import Bell
 from service.errors import BackendError, DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
-
-log = logging.getLogger(__name__)
 
 DONE = int(_core.Ending.DONE)
 ERRORS: dict[int, Callable[[], Exception]] = {
@@ -33,33 +30,28 @@ class NativeEngine:
     healthy = True  # a C++ thread ends with the process or by `close`
 
     def __init__(self, *, threads: int, lanes: int, precision: str, table_mb: int) -> None:
-        # the fastest of each precision
-        self._paths = {kind: path for path, kind in reversed(_core.paths())}
-        self.precisions = tuple(kind for kind in ("bfloat16", "float32") if kind in self._paths)
-        if precision != "auto":
-            if precision not in self.precisions:
-                raise BackendError(f"precision {precision}: this CPU has no {precision} products; set float32 or auto")
-            self.precisions = (precision,)
+        fastest = {kind: path for path, kind in reversed(_core.paths())}
+        wanted = ("bfloat16", "float32") if precision == "auto" else (precision,)
+        self.precisions = {kind: fastest[kind] for kind in wanted if kind in fastest}
+        if not self.precisions:
+            raise BackendError(f"precision {precision}: this CPU has no {precision} products; set float32 or auto")
         self.threads = threads
         self._table_bytes = table_mb << 20
+        self._tables: WeakKeyDictionary[_core.Model, int] = WeakKeyDictionary()
         self._capacity = 2 * threads * lanes  # as many wait in the engine as have lanes
         self._held: dict[int, Sequence | None] = {}
         self._tickets: dict[Sequence, int] = {}
         self._bell = Bell()
         self._core = _core.Engine(threads, lanes, self._bell.far)
-        log.info("native engine", extra={"paths": self._paths, "threads": threads, "lanes": lanes})
 
     def load(self, artifact: Artifact, precision: str) -> _core.Model:
-        path, sizes = self._paths[precision], sizes_of(artifact.config)
+        path, sizes = self.precisions[precision], sizes_of(artifact.config)
         row_bytes = _core.row_bytes(path, sizes)
-        rows = min(artifact.config.vocab_size, self._table_bytes // row_bytes)
+        room = self._table_bytes - sum(self._tables.values())
+        rows = min(artifact.config.vocab_size, room // row_bytes)
         model = _core.Model(path, sizes, artifact.weights, rows, self.threads)
-        self._table_bytes -= rows * row_bytes
-        weakref.finalize(model, self._give_back, rows * row_bytes)
+        self._tables[model] = rows * row_bytes
         return model
-
-    def _give_back(self, table_bytes: int) -> None:
-        self._table_bytes += table_bytes
 
     @property
     def room(self) -> int:

@@ -1,18 +1,136 @@
 """The torch engine: packed sequences through ``nn.LSTM/GRU/RNN``, on CPU or GPU; any configuration."""
 
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 
 from models.artifact import Artifact
 from models.network import SequenceClassifier
-from service.errors import EngineFailed
+from service.engine.bell import Bell
+from service.errors import DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
+
+BATCH_SECONDS = 10.0
+"""More than any batch takes."""
 
 
 def cuda_available() -> bool:
     return torch.cuda.is_available()
 
 
-def prepare() -> None:
+class PackedEngine:
+    """Computes whole sequences: a thread takes a batch of the oldest that were started and runs it to the end."""
+
+    name = "packed"
+    precisions: Mapping[str, str] = MappingProxyType({"float32": "torch"})
+
+    def __init__(self, device: str, threads: int, lanes: int, budget: int) -> None:
+        """`threads` that each run batches of at most `budget` tokens; room for two batches of `lanes` each."""
+        _prepare()
+        self.device, self.threads, self._budget = device, threads, budget
+        self._places = 2 * lanes * threads
+        self._taken = 0
+        self._bell = Bell()
+        # it guards what follows
+        self._changed = threading.Condition()
+        self._queue: deque[Sequence] = deque()
+        self._wanted: set[Sequence] = set()
+        self._ended: list[Outcome] = []
+        self._closing = False
+        self._threads = [threading.Thread(target=self._work, name="engine", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def load(self, artifact: Artifact, precision: str) -> SequenceClassifier:
+        """The version's network on the device, read-only, shared by all threads."""
+        return SequenceClassifier.from_weights(artifact.config, artifact.weights).to(self.device)
+
+    @property
+    def room(self) -> int:
+        return self._places - self._taken
+
+    def start(self, sequence: Sequence) -> None:
+        self._taken += 1
+        with self._changed:
+            self._queue.append(sequence)
+            self._wanted.add(sequence)
+            self._changed.notify()
+
+    def cancel(self, sequence: Sequence) -> None:
+        with self._changed:
+            self._wanted.remove(sequence)
+
+    def fileno(self) -> int:
+        return self._bell.fileno()
+
+    def collect(self) -> list[Outcome]:
+        self._bell.silence()
+        with self._changed:
+            ended, self._ended = self._ended, []
+            outcomes = [outcome for outcome in ended if outcome.sequence in self._wanted]
+            self._wanted.difference_update([outcome.sequence for outcome in outcomes])
+        self._taken -= len(ended)
+        return outcomes
+
+    @property
+    def healthy(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> bool:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        end = time.monotonic() + BATCH_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        stuck = any(thread.is_alive() for thread in self._threads)
+        if not stuck:  # it would ring
+            self._bell.close()
+        return not stuck
+
+    def _work(self) -> None:
+        while batch := self._take():
+            now = time.monotonic()
+            due, outcomes = [], []
+            with self._changed:
+                for sequence in batch:
+                    sequence.started = now
+                    if sequence in self._wanted and sequence.deadline > now:
+                        due.append(sequence)
+                    else:
+                        outcomes.append(Outcome(sequence, DeadlineExceeded()))
+            outcomes += _run(due)
+            with self._changed:
+                self._ended += outcomes
+            self._bell.ring()
+
+    def _take(self) -> list[Sequence]:
+        """Waits for the oldest sequences of one version, of at most `budget` tokens together.
+
+        At least one, and no more than this thread's share, for the others are idle or soon will be. None: it closes.
+        """
+        with self._changed:
+            while not (self._queue or self._closing):
+                self._changed.wait()
+            if self._closing:
+                return []
+            share = math.ceil(len(self._queue) / self.threads)
+            batch = [self._queue.popleft()]
+            tokens = len(batch[0].token_ids)
+            while self._queue and len(batch) < share and self._queue[0].weights is batch[0].weights:
+                tokens += len(self._queue[0].token_ids)
+                if tokens > self._budget:
+                    break
+                batch.append(self._queue.popleft())
+            return batch
+
+
+def _prepare() -> None:
     """Sets torch up for engine threads of one core each.
 
     torch's own threads would be made anew for every engine thread and all contend for the same cores.
@@ -23,47 +141,20 @@ def prepare() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def load(artifact: Artifact, device: str) -> SequenceClassifier:
-    """The version's network on `device`, read-only, shared by all engine threads."""
-    return SequenceClassifier.from_weights(artifact.config, artifact.weights).to(device)
-
-
-class PackedEngine:
-    """Runs whole sequences: a step takes as many as the budget covers, at least one, and runs them to the end."""
-
-    def __init__(self) -> None:
-        self._started: dict[Sequence, None] = {}
-
-    def start(self, sequence: Sequence) -> None:
-        self._started[sequence] = None
-
-    def cancel(self, sequence: Sequence) -> None:
-        del self._started[sequence]
-
-    def step(self, budget: int) -> list[Outcome]:
-        """Runs the oldest sequences of one version, of at most `budget` tokens together."""
-        batch: list[Sequence] = []
-        for sequence in self._started:
-            budget -= len(sequence.token_ids)
-            if batch and (budget < 0 or sequence.weights is not batch[0].weights):
-                break
-            batch.append(sequence)
-        for sequence in batch:
-            del self._started[sequence]
-        return _run(batch) if batch else []
-
-
 def _run(batch: list[Sequence]) -> list[Outcome]:
-    network = batch[0].weights
-    assert isinstance(network, SequenceClassifier)
+    """The outcomes of sequences of one version; one that cannot be computed fails alone."""
+    if not batch:
+        return []
     try:
+        network = batch[0].weights
+        assert isinstance(network, SequenceClassifier)
         logits = network.predict([sequence.token_ids for sequence in batch])
+        finite = (logits - logits == 0).all(axis=1)
+        return [
+            Outcome(sequence, row if whole else EngineFailed("the model's logits are not finite"))
+            for sequence, row, whole in zip(batch, logits.tolist(), finite.tolist(), strict=True)
+        ]
     except Exception as error:
         if len(batch) == 1:
             return [Outcome(batch[0], error)]
-        # one sequence that cannot be computed must not fail its neighbours
         return [outcome for sequence in batch for outcome in _run([sequence])]
-    return [
-        Outcome(sequence, row if (row - row == 0).all() else EngineFailed("the model's logits are not finite"))
-        for sequence, row in zip(batch, logits, strict=True)
-    ]
