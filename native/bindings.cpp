@@ -147,9 +147,10 @@ NB_MODULE(_core, module) {
   module.def("row_bytes", &row_bytes, "path"_a, "sizes"_a, "Bytes that the tables take for one token id.");
 
   nb::class_<Handle>(module, "Model", nb::is_weak_referenceable(), "A classifier's weights, made ready for one path.")
-      .def("__init__", &make_model, "path"_a, "sizes"_a, "weights"_a, "table_rows"_a, "threads"_a,
-           "`sizes` and float32 `weights` as in models.config; `table_rows` token ids get their gate inputs folded into "
-           "tables. Raises ValueError.");
+      .def(
+          "__init__", &make_model, "path"_a, "sizes"_a, "weights"_a, "table_rows"_a, "threads"_a,
+          "`sizes` and float32 `weights` as in models.config; `table_rows` token ids get their gate inputs folded into "
+          "tables. Raises ValueError.");
 
   nb::enum_<Ending>(module, "Ending", nb::is_arithmetic())
       .value("DONE", Ending::done)

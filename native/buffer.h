@@ -15,7 +15,8 @@ class Buffer {
       : bytes_(bytes), data_(bytes ? ::operator new(bytes, std::align_val_t{kAlign}) : nullptr) {
     if (bytes) std::memset(data_, 0, bytes);
   }
-  Buffer(Buffer&& other) noexcept : bytes_(std::exchange(other.bytes_, 0)), data_(std::exchange(other.data_, nullptr)) {}
+  Buffer(Buffer&& other) noexcept
+      : bytes_(std::exchange(other.bytes_, 0)), data_(std::exchange(other.data_, nullptr)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(bytes_, other.bytes_);
     std::swap(data_, other.data_);

@@ -124,8 +124,8 @@ void Lanes::fetch_outputs(Lane& lane, int count) {
 void Lanes::compute(const void* x, std::ptrdiff_t stride, int rows, void* const* out) {
   const Shape& shape = model().shape;
   const Direction& weights = model().direction(layer_, direction_);
-  const Product product{weights.w_ih.data(), shape.gates(), shape.blocks(),
-                        round_up(shape.inputs(layer_), kStateAlign), x, stride, rows};
+  const Product product{
+      weights.w_ih.data(), shape.gates(), shape.blocks(), round_up(shape.inputs(layer_), kStateAlign), x, stride, rows};
   model().path.gate_inputs(product, weights.bias.floats(), out, scratch_.floats());
 }
 

@@ -15,7 +15,8 @@ class Lanes {
   Lanes(const std::shared_ptr<const Model>& model, int layer, int direction, int capacity);
 
   bool serves(const Job& job) const {
-    return !model_.expired() && job.task->model.get() == key_ && job.task->layer == layer_ && job.direction == direction_;
+    return !model_.expired() && job.task->model.get() == key_ && job.task->layer == layer_ &&
+           job.direction == direction_;
   }
   bool orphaned() const { return model_.expired(); }
   int rows() const { return static_cast<int>(lanes_.size()); }

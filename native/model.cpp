@@ -103,8 +103,9 @@ void Model::fold(Direction& to, const DirectionWeights& from, const float* embed
         std::copy(from_row, from_row + size, x.floats() + static_cast<std::size_t>(row) * columns);
         out[row] = to.table.at(static_cast<std::size_t>(token + row) * row_bytes());
       }
-      const Product product{packed.data(), gates, shape.blocks(), columns, x.data(),
-                            static_cast<std::ptrdiff_t>(columns * sizeof(float)), rows};
+      const Product product{packed.data(), gates,    shape.blocks(),
+                            columns,       x.data(), static_cast<std::ptrdiff_t>(columns * sizeof(float)),
+                            rows};
       path.fold(product, to.bias.floats(), out, scratch.floats());
     }
   };

@@ -1,8 +1,8 @@
 // The seam of the instruction sets: what the engine asks of a processor, and the ways there are to do it.
 //
-// Units go in blocks of sixteen; the last block of a matrix is filled up with zeros, which stay zeros. A packed matrix is
-// [blocks][columns of the state][gates][16 units] in an order of the path's own. A lane's result never depends on which
-// or how many lanes go with it: every path adds up a product in one fixed order.
+// Units go in blocks of sixteen; the last block of a matrix is filled up with zeros, which stay zeros. A packed matrix
+// is [blocks][columns of the state][gates][16 units] in an order of the path's own. A lane's result never depends on
+// which or how many lanes go with it: every path adds up a product in one fixed order.
 #pragma once
 
 #include <cstddef>

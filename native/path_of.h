@@ -1,8 +1,9 @@
 // A path made of a Vector and two matrix products: `Kernel`, on states as the path keeps them, and `Exact` in float32.
 //
 // A kernel has: Element; Row; offset(gates, columns, block, column, gate, unit), the place in a packed matrix; and
-// block<gates>(matrix, columns, x, stride, rows, out), which writes the product with one block, [rows][gates][16]. Included by the files of the
-// paths only; all of it has internal linkage, so that no other file can end up with code for this instruction set.
+// block<gates>(matrix, columns, x, stride, rows, out), which writes the product with one block, [rows][gates][16].
+// Included by the files of the paths only; all of it has internal linkage, so that no other file can end up with code
+// for this instruction set.
 #pragma once
 
 #include "cells.h"
@@ -105,8 +106,7 @@ struct PathOf {
     for (int block = 0; block < s.projection_blocks; ++block) {
       const auto* packed = matrix + static_cast<std::size_t>(block) * kBlock * s.raw_columns;
       Kernel::template block<1>(packed, s.raw_columns, static_cast<const char*>(s.raw), stride, s.rows, s.scratch);
-      for (int row = 0; row < s.rows; ++row)
-        put(s, row, block, s.projection_blocks, load(s.scratch + row * kBlock));
+      for (int row = 0; row < s.rows; ++row) put(s, row, block, s.projection_blocks, load(s.scratch + row * kBlock));
     }
   }
 
@@ -126,8 +126,8 @@ struct PathOf {
   }
 
   static constexpr Path path(const char* name, const char* precision) {
-    return {name, precision, sizeof(Element), sizeof(Row), pack_states, pack<Exact>, encode, decode,
-            gate_inputs, rows_of<Exact, Row>, rows_of<Exact, float>, step};
+    return {name,   precision, sizeof(Element), sizeof(Row),         pack_states,           pack<Exact>,
+            encode, decode,    gate_inputs,     rows_of<Exact, Row>, rows_of<Exact, float>, step};
   }
 };
 

@@ -1,0 +1,48 @@
+// The jobs that wait for a lane, and the threads' shares of them.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "task.h"
+
+namespace lstmserve {
+
+class Queue {
+ public:
+  enum class Fit { no, yes, best };
+
+  explicit Queue(int threads) : threads_(threads) {}
+
+  // The jobs of a task's layer; what has begun goes `ahead` of what has not.
+  void push(const std::shared_ptr<Task>& task, bool ahead);
+  // The first job that fits best for a thread that has `live` lanes in use, if that is less than its share of all lanes
+  // and jobs. It counts as live until `leave`.
+  std::optional<Job> take(int live, const std::function<Fit(const Job&)>& fit);
+  void leave(int jobs) { live_ -= jobs; }
+  // The task's jobs that wait, which do so no longer.
+  std::vector<Job> remove(const Task& task);
+  // Whether something waits, told without the lock.
+  bool empty() const { return size_.load(std::memory_order_relaxed) == 0; }
+  // Waits until something waits. False: it is closed.
+  bool wait();
+  void close();
+  bool closed() const { return closed_.load(std::memory_order_relaxed); }
+
+ private:
+  const int threads_;
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable changed_;
+  std::deque<Job> jobs_;
+  std::atomic<int> size_{0};
+  std::atomic<int> live_{0};  // lanes in use, of all threads
+  std::atomic<bool> closed_{false};
+};
+
+}  // namespace lstmserve
