@@ -1,80 +1,162 @@
-"""A load generator that costs little beside the server it loads: plain HTTP/1.1 over asyncio streams."""
+"""A load generator that costs little beside the server it loads: prepared bytes over bare HTTP/1.1 connections."""
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
+import uvloop
 
-class Result(NamedTuple):
-    """Latencies in seconds of the requests of one closed loop, and how long it lasted."""
+Result = TypeVar("Result")
 
-    latencies: list[float]
-    seconds: float
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """On the event loop that costs least."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+class Reply(NamedTuple):
+    """What became of one request; times are seconds of one clock."""
+
+    number: int
+    """Of the request among those that were given."""
+    due: float
+    """When it was to be sent: in an open loop it may have had to wait for the generator."""
+    sent: float
+    finished: float
+    status: int
+    body: bytes
 
     @property
-    def rate(self) -> float:
-        """Requests per second."""
-        return len(self.latencies) / self.seconds
-
-    def quantile(self, share: float) -> float:
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    def latency(self) -> float:
+        """From when it was due, so that a server which stalls the generator is not spared."""
+        return self.finished - self.due
 
 
-class Connection:
-    """One kept-alive connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    async def post(self, path: str, body: bytes) -> bytes:
-        """The reply's body. Raises RuntimeError when its status is not 200."""
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        self._writer.write(head.encode() + body)
-        headers = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(headers.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        reply = await self._reader.readexactly(length)
-        if not headers.startswith(b"HTTP/1.1 200"):
-            raise RuntimeError(reply.decode())
-        return reply
-
-    async def close(self) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
+def post(path: str, body: bytes) -> bytes:
+    """A request, ready to be sent."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def connect(url: str) -> Connection:
-    parts = urlsplit(url)
-    return Connection(*await asyncio.open_connection(parts.hostname, parts.port))
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
-async def closed_loop(
-    url: str,
-    bodies: Sequence[bytes],
-    *,
-    connections: int,
-    seconds: float,
-    check: Callable[[int, list[list[float]]], None],
-) -> Result:
-    """Each connection posts to /predict again as soon as it is answered; `check` sees every reply's body number."""
-    latencies: list[float] = []
+def predict(sequences: Sequence[Sequence[int]], pad_id: int) -> bytes:
+    """A request for the logits of `sequences`."""
+    lengths = [len(sequence) for sequence in sequences]
+    rows = [[*sequence, *[pad_id] * (max(lengths) - len(sequence))] for sequence in sequences]
+    return post("/predict", json.dumps({"token_ids": rows, "lengths": lengths}).encode())
+
+
+class Connection(asyncio.Protocol):
+    """A kept-alive connection with at most one request under way."""
+
+    def __init__(self, answered: Callable[["Connection", Reply], None]) -> None:
+        self._answered = answered
+        self._received = b""
+        self._pending: tuple[int, float, float] | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Raises ConnectionError when the server closed it on a request."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one but in name
+
+    def send(self, number: int, request: bytes, due: float | None = None) -> None:
+        """Sends the request now; it was `due` then, or is now. Raises ConnectionError on a closed connection."""
+        if self._transport.is_closing():
+            raise ConnectionError("the server closed a connection between requests")
+        now = time.perf_counter()
+        self._pending = number, now if due is None else due, now
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
+            return
+        assert self._pending is not None, "nothing was asked"
+        number, due, sent = self._pending
+        self._received, self._pending = b"", None
+        self._answered(self, Reply(number, due, sent, time.perf_counter(), int(head.split(b" ", 2)[1]), body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if error is not None or self._pending is not None:
+            self.ended.set_exception(error or ConnectionError("the server closed a connection on a request"))
+        else:
+            self.ended.set_result(None)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+async def connect(url: str, count: int, answered: Callable[[Connection, Reply], None]) -> list[Connection]:
+    """One after another: processes that share a port then get about equal numbers of them."""
+    host, _, port = urlsplit(url).netloc.rpartition(":")
+    loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(lambda: Connection(answered), host, int(port)))[1] for _ in range(count)]
+
+
+async def closed_loop(url: str, requests: Sequence[bytes], connections: int, seconds: float) -> list[Reply]:
+    """Each connection sends the next of `requests` as soon as it is answered. Raises ConnectionError."""
+    replies: list[Reply] = []
+    numbers = itertools.cycle(range(len(requests)))
+
+    def answered(connection: Connection, reply: Reply) -> None:
+        replies.append(reply)
+        if reply.finished < end:
+            number = next(numbers)
+            connection.send(number, requests[number])
+        else:
+            connection.close()
+
+    clients = await connect(url, connections, answered)
     end = time.perf_counter() + seconds
+    for client in clients:
+        number = next(numbers)
+        client.send(number, requests[number])
+    await asyncio.gather(*(client.ended for client in clients))
+    return replies
 
-    async def client(number: int) -> None:
-        connection = await connect(url)
-        while (began := time.perf_counter()) < end:
-            index = number % len(bodies)
-            reply = await connection.post("/predict", bodies[index])
-            latencies.append(time.perf_counter() - began)
-            check(index, json.loads(reply)["logits"])
-            number += connections
-        await connection.close()
 
+async def open_loop(
+    url: str, requests: Sequence[bytes], arrivals: Sequence[float], connections: int = 128
+) -> list[Reply]:
+    """Sends the next of `requests` at each of `arrivals`, ascending seconds from the start, whatever was answered.
+
+    With none of the connections free a request waits for one: its latency counts from when it was due.
+    Raises ConnectionError.
+    """
+    replies: list[Reply] = []
+    due: deque[tuple[int, float]] = deque()
+    free: deque[Connection] = deque()
+
+    def send() -> None:
+        while due and free:
+            number, when = due.popleft()
+            free.popleft().send(number, requests[number], when)
+
+    def answered(connection: Connection, reply: Reply) -> None:
+        replies.append(reply)
+        free.append(connection)  # the one that rested longest goes first: all of a server's processes get work
+        send()
+        if len(replies) == len(arrivals):
+            for client in clients:
+                client.close()
+
+    clients = await connect(url, connections, answered)
+    free.extend(clients)
     began = time.perf_counter()
-    await asyncio.gather(*(client(number) for number in range(connections)))
-    return Result(latencies, time.perf_counter() - began)
+    for number, arrival in enumerate(arrivals):
+        while (delay := began + arrival - time.perf_counter()) > 0:  # noqa: ASYNC110 (it may wake early)
+            await asyncio.sleep(delay)
+        due.append((number % len(requests), began + arrival))
+        send()
+    await asyncio.gather(*(client.ended for client in clients))
+    return replies

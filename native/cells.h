@@ -1,7 +1,8 @@
 // The recurrences of torch.nn.LSTM, GRU and RNN for sixteen units of one lane.
 //
 // `in` are the gate inputs W_ih x + b of this token, `rec` the recurrent products W_hh h, each [gates][16] in torch's
-// order of gates (LSTM: i, f, g, o; GRU: r, z, n). Included by the files of the paths only, after their Vector.
+// order of gates (LSTM: i, f, g, o; GRU: r, z, n), multiplied by gate_factor. Included by the files of the paths only,
+// after their Vector.
 #pragma once
 
 #include "path.h"
@@ -9,31 +10,26 @@
 namespace lstmserve {
 namespace {
 
-// 2^x, within 1.2e-7 of its value; x below -126 is taken for -126. A NaN comes through.
+// 2^x for x up to 40, within 1.6e-7 of its value: products of three of them stay finite, and beyond 40 nothing changes
+// in a float32 sigmoid. A NaN comes through.
 inline Vector power_of_two(Vector x) {
-  x = maximum(every(-126.0F), x);
-  const Vector whole = nearest(x);
-  const Vector r = x - whole;
-  // minimax polynomial on [-1/2, 1/2], relative error 7.5e-8
-  Vector p = every(0x1.5c08e4p-10F);
-  p = fma(p, r, every(0x1.3d0c54p-7F));
-  p = fma(p, r, every(0x1.c6b6e4p-5F));
-  p = fma(p, r, every(0x1.ebf918p-3F));
-  p = fma(p, r, every(0x1.62e428p-1F));
-  p = fma(p, r, every(0x1.000002p+0F));
-  return scale(p, whole);
+  x = minimum(every(40.0F), x);
+  const Vector r = fraction(x);
+  // minimax polynomial on [0, 1], relative error 7.5e-8
+  Vector p = every(0x1.ec320ap-10F);
+  p = fma(p, r, every(0x1.26900ep-7F));
+  p = fma(p, r, every(0x1.c95446p-5F));
+  p = fma(p, r, every(0x1.ebd5a8p-3F));
+  p = fma(p, r, every(0x1.62e4f6p-1F));
+  p = fma(p, r, every(0x1.fffffep-1F));
+  return scale(p, x);
 }
 
-// e^(factor * x), at most 2^40: products of three of them stay finite, and beyond it nothing changes in float32
-inline Vector exponential(Vector x, float factor) {
-  constexpr float log2_e = 1.44269504F;
-  return power_of_two(minimum(every(40.0F), x * every(factor * log2_e)));
-}
+// Gates come multiplied by gate_factor (path.h).
+inline Vector sigmoid(Vector gate) { return every(1) / (every(1) + power_of_two(gate)); }
 
-inline Vector sigmoid(Vector x) { return every(1) / (every(1) + exponential(x, -1)); }
-
-inline Vector hyperbolic_tangent(Vector x) {
-  const Vector e = exponential(x, 2);
+inline Vector hyperbolic_tangent(Vector gate) {
+  const Vector e = power_of_two(gate);
   return (e - every(1)) / (e + every(1));
 }
 
@@ -43,15 +39,15 @@ inline Vector advance(const Row* in, const float* rec, const float* n_bias, floa
   const auto gate = [&](int n) { return load(in + 16 * n) + load(rec + 16 * n); };
   if constexpr (cell == Cell::lstm) {
     // c = sigmoid(f) c + sigmoid(i) tanh(g), over one common denominator
-    const Vector i = every(1) + exponential(gate(0), -1);
-    const Vector f = every(1) + exponential(gate(1), -1);
-    const Vector g = exponential(gate(2), 2);
+    const Vector i = every(1) + power_of_two(gate(0));
+    const Vector f = every(1) + power_of_two(gate(1));
+    const Vector g = power_of_two(gate(2));
     const Vector ig = i * (g + every(1));
     const Vector c = fma(load(state), ig, (g - every(1)) * f) / (f * ig);
     store(state, c);
     // h = sigmoid(o) tanh(c)
-    const Vector o = every(1) + exponential(gate(3), -1);
-    const Vector e = exponential(c, 2);
+    const Vector o = every(1) + power_of_two(gate(3));
+    const Vector e = power_of_two(c * every(kTanhFactor));
     return (e - every(1)) / (o * (e + every(1)));
   } else if constexpr (cell == Cell::gru) {
     const Vector r = sigmoid(gate(0)), z = sigmoid(gate(1));

@@ -20,9 +20,8 @@ class Lanes {
   }
   bool orphaned() const { return model_.expired(); }
   int rows() const { return static_cast<int>(lanes_.size()); }
-  bool full() const { return rows() == capacity_; }
 
-  // Takes a job into a free lane.
+  // Takes a job into a free lane, of which there must be one.
   void add(Job job);
   // Advances every lane by one token; the jobs that came to their end are added to `finished`.
   void step(std::vector<Job>& finished);

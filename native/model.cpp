@@ -18,9 +18,17 @@ std::size_t packed_size(int gates, int units, int size) {
   return static_cast<std::size_t>(round_up(units, kBlock)) * gates * round_up(size, kStateAlign);
 }
 
+// [gates][units][size] times the factor of each gate; zeros where there is nothing
+std::vector<float> scaled(const float* from, Cell cell, int units, int size) {
+  const std::size_t number = static_cast<std::size_t>(units) * size;
+  std::vector<float> result(gates_of(cell) * number);
+  for (std::size_t n = 0; from && n < result.size(); ++n)
+    result[n] = from[n] * gate_factor(cell, static_cast<int>(n / number));
+  return result;
+}
+
 // Copies [gates][units] to [blocks][gates][16], adding to what is there.
 void add_bias(const float* from, int gates, int units, float* to) {
-  if (!from) return;
   for (int gate = 0; gate < gates; ++gate)
     for (int unit = 0; unit < units; ++unit)
       to[(unit / kBlock * gates + gate) * kBlock + unit % kBlock] += from[gate * units + unit];
@@ -62,35 +70,34 @@ Model::Model(const Path& path_, Shape shape_, const Weights& weights, int table_
 }
 
 void Model::pack(Direction& to, const DirectionWeights& from, int layer) {
-  const int gates = shape.gates(), units = shape.hidden_size, inputs = shape.inputs(layer);
-  to.w_hh = Buffer(packed_size(gates, units, shape.state_size()) * path.element);
-  path.pack(from.w_hh, gates, units, shape.state_size(), to.w_hh.data());
+  const int gates = shape.gates(), units = shape.hidden_size, inputs = shape.inputs(layer), size = shape.state_size();
+  to.w_hh = Buffer(packed_size(gates, units, size) * path.element);
+  path.pack(scaled(from.w_hh, shape.cell, units, size).data(), gates, units, size, to.w_hh.data());
   if (layer || table_rows < shape.vocab_size) {
     to.w_ih = Buffer(packed_size(gates, units, inputs) * path.element);
-    path.pack(from.w_ih, gates, units, inputs, to.w_ih.data());
+    path.pack(scaled(from.w_ih, shape.cell, units, inputs).data(), gates, units, inputs, to.w_ih.data());
   }
   if (shape.proj_size) {
     to.w_hr = Buffer(packed_size(1, shape.proj_size, units) * path.element);
     path.pack(from.w_hr, 1, shape.proj_size, units, to.w_hr.data());
   }
+  std::vector<float> b_ih = scaled(from.b_ih, shape.cell, units, 1), b_hh = scaled(from.b_hh, shape.cell, units, 1);
   to.bias = Buffer(shape.row() * sizeof(float));
-  add_bias(from.b_ih, gates, units, to.bias.floats());
-  // the GRU's b_hn is multiplied by r and stays apart
   to.n_bias = Buffer(static_cast<std::size_t>(shape.blocks()) * kBlock * sizeof(float));
-  if (shape.cell == Cell::gru && from.b_hh) {
-    std::vector<float> others(from.b_hh, from.b_hh + 2 * units);
-    others.resize(static_cast<std::size_t>(3) * units);
-    add_bias(others.data(), gates, units, to.bias.floats());
-    add_bias(from.b_hh + 2 * units, 1, units, to.n_bias.floats());
-  } else {
-    add_bias(from.b_hh, gates, units, to.bias.floats());
+  if (shape.cell == Cell::gru) {  // its b_hn is multiplied by r and stays apart
+    const auto n = b_hh.begin() + 2 * units;
+    add_bias(&*n, 1, units, to.n_bias.floats());
+    std::fill(n, b_hh.end(), 0.0F);
   }
+  add_bias(b_ih.data(), gates, units, to.bias.floats());
+  add_bias(b_hh.data(), gates, units, to.bias.floats());
 }
 
 void Model::fold(Direction& to, const DirectionWeights& from, const float* embedding, int threads) {
   const int gates = shape.gates(), size = shape.embedding_dim, columns = round_up(size, kStateAlign);
   Buffer packed(packed_size(gates, shape.hidden_size, size) * sizeof(float));
-  path.pack_exact(from.w_ih, gates, shape.hidden_size, size, packed.floats());
+  const std::vector<float> w_ih = scaled(from.w_ih, shape.cell, shape.hidden_size, size);
+  path.pack_exact(w_ih.data(), gates, shape.hidden_size, size, packed.floats());
   to.table = Buffer(static_cast<std::size_t>(table_rows) * row_bytes());
   const auto work = [&](int begin, int end) {
     Buffer x(static_cast<std::size_t>(kChunk) * columns * sizeof(float));

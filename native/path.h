@@ -19,6 +19,15 @@ constexpr int kRowAlign = 16;
 // Tokens whose gate inputs are computed together.
 constexpr int kChunk = 16;
 
+// What the weights and biases of a gate are multiplied by, so that the exponential in its sigmoid, 1 / (1 + e^-x), or
+// hyperbolic tangent, (e^2x - 1) / (e^2x + 1), is a power of two.
+constexpr float kSigmoidFactor = -1.44269504F, kTanhFactor = 2.88539008F;
+constexpr float gate_factor(Cell cell, int gate) {
+  if (cell == Cell::rnn_relu) return 1;
+  const bool tanh = cell == Cell::rnn_tanh || gate == 2;
+  return tanh ? kTanhFactor : kSigmoidFactor;
+}
+
 constexpr int gates_of(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1; }
 constexpr int round_up(int value, int step) { return (value + step - 1) / step * step; }
 

@@ -5,6 +5,10 @@
 
 namespace lstmserve {
 
+// Lanes below its share from which on a thread takes jobs that are not its own. A few lanes apart cost more than the
+// same beside many of their kind, for their weights must be fetched for them alone.
+constexpr int kFar = 8;
+
 void Queue::push(const std::shared_ptr<Task>& task, bool ahead) {
   const int directions = task->model->shape.num_directions;
   task->pending = directions;
@@ -16,16 +20,12 @@ void Queue::push(const std::shared_ptr<Task>& task, bool ahead) {
   size_ = static_cast<int>(jobs_.size());
 }
 
-std::optional<Job> Queue::take(int live, const std::function<Fit(const Job&)>& fit) {
+std::optional<Job> Queue::take(int live, const std::function<bool(const Job&)>& own) {
   const std::lock_guard lock(mutex_);
   const int all = live_ + static_cast<int>(jobs_.size()), share = (all + threads_ - 1) / threads_;
   if (live >= share) return std::nullopt;
-  auto chosen = jobs_.end();
-  for (auto job = jobs_.begin(); job != jobs_.end(); ++job) {
-    const Fit fits = fit(*job);
-    if (fits == Fit::best || (fits == Fit::yes && chosen == jobs_.end())) chosen = job;
-    if (fits == Fit::best) break;
-  }
+  auto chosen = std::find_if(jobs_.begin(), jobs_.end(), own);
+  if (chosen == jobs_.end() && (live == 0 || live + kFar <= share)) chosen = jobs_.begin();
   if (chosen == jobs_.end()) return std::nullopt;
   Job job = std::move(*chosen);
   jobs_.erase(chosen);

@@ -16,15 +16,13 @@ namespace lstmserve {
 
 class Queue {
  public:
-  enum class Fit { no, yes, best };
-
   explicit Queue(int threads) : threads_(threads) {}
 
   // The jobs of a task's layer; what has begun goes `ahead` of what has not.
   void push(const std::shared_ptr<Task>& task, bool ahead);
-  // The first job that fits best for a thread that has `live` lanes in use, if that is less than its share of all lanes
-  // and jobs. It counts as live until `leave`.
-  std::optional<Job> take(int live, const std::function<Fit(const Job&)>& fit);
+  // A job for a thread with `live` lanes in use, if that is less than its share of all lanes in use and jobs: the first
+  // that is its own, or any where it has far less. It counts as live until `leave`.
+  std::optional<Job> take(int live, const std::function<bool(const Job&)>& own);
   void leave(int jobs) { live_ -= jobs; }
   // The task's jobs that wait, which do so no longer.
   std::vector<Job> remove(const Task& task);

@@ -28,14 +28,19 @@ inline Vector fma(Vector a, Vector b, Vector c) {
 // a NaN in `b` comes through
 inline Vector minimum(Vector a, Vector b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
 inline Vector maximum(Vector a, Vector b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
-inline __m256 nearest(__m256 a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-inline Vector nearest(Vector a) { return {nearest(a.low), nearest(a.high)}; }
-// a * 2^n for whole n from -126 to 127
-inline __m256 scale(__m256 a, __m256 n) {
-  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+// floor(a), at least -126
+inline __m256 whole(__m256 a) {
+  return _mm256_round_ps(_mm256_max_ps(_mm256_set1_ps(-126), a), _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+// a - floor(a); 0 for a below -126
+inline __m256 fraction(__m256 a) { return _mm256_sub_ps(_mm256_max_ps(_mm256_set1_ps(-126), a), whole(a)); }
+inline Vector fraction(Vector a) { return {fraction(a.low), fraction(a.high)}; }
+// a * 2^floor(b), where b below -126 counts as -126
+inline __m256 scale(__m256 a, __m256 b) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole(b)), _mm256_set1_epi32(127));
   return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
-inline Vector scale(Vector a, Vector n) { return {scale(a.low, n.low), scale(a.high, n.high)}; }
+inline Vector scale(Vector a, Vector b) { return {scale(a.low, b.low), scale(a.high, b.high)}; }
 
 }  // namespace
 }  // namespace lstmserve

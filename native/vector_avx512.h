@@ -32,9 +32,10 @@ inline Vector fma(Vector a, Vector b, Vector c) { return {_mm512_fmadd_ps(a.v, b
 // a NaN in `b` comes through
 inline Vector minimum(Vector a, Vector b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Vector maximum(Vector a, Vector b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline Vector nearest(Vector a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-// a * 2^n for whole n
-inline Vector scale(Vector a, Vector n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+// a - floor(a)
+inline Vector fraction(Vector a) { return {_mm512_reduce_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+// a * 2^floor(b)
+inline Vector scale(Vector a, Vector b) { return {_mm512_scalef_ps(a.v, b.v)}; }
 
 }  // namespace
 }  // namespace lstmserve

@@ -52,16 +52,19 @@ inline Vector minimum(const Vector& a, const Vector& b) {
 inline Vector maximum(const Vector& a, const Vector& b) {
   return map([&](int n) { return a.v[n] > b.v[n] ? a.v[n] : b.v[n]; });
 }
-// adding 1.5 * 2^23 leaves no room for a fraction; for |a| < 2^22
-inline Vector nearest(const Vector& a) {
-  return map([&](int n) { return (a.v[n] + 12582912.0F) - 12582912.0F; });
+// floor(a) or one less, from -126 to 2^22: adding 1.5 * 2^23 leaves no room for a fraction
+inline float whole(float a) {
+  a = a > -126.0F ? a : -126.0F;
+  return ((a - 0.5F) + 12582912.0F) - 12582912.0F;
 }
-// a * 2^n for whole n from -126 to 127
-inline Vector scale(const Vector& a, const Vector& power) {
+// a - whole(a), from 0 to 1; 0 for a below -126. A NaN comes through.
+inline Vector fraction(const Vector& a) {
+  return map([&](int n) { return a.v[n] < -126.0F ? 0.0F : a.v[n] - whole(a.v[n]); });
+}
+// a * 2^whole(b)
+inline Vector scale(const Vector& a, const Vector& b) {
   return map([&](int n) {
-    // a NaN must not be made an integer; a.v carries it
-    const float whole = power.v[n] >= -126.0F ? power.v[n] : -126.0F;
-    const std::uint32_t bits = static_cast<std::uint32_t>(static_cast<std::int32_t>(whole) + 127) << 23;
+    const std::uint32_t bits = static_cast<std::uint32_t>(static_cast<std::int32_t>(whole(b.v[n])) + 127) << 23;
     float factor;
     std::memcpy(&factor, &bits, sizeof factor);
     return a.v[n] * factor;
