@@ -25,7 +25,7 @@ struct Result {
 // something to fill them with. Every started sequence has exactly one Result.
 class Engine {
  public:
-  // `lanes`: of each thread. A byte is written to `bell` when there are results
+  // `lanes`: of each thread, for each direction of each layer. A byte is written to `bell` when there are results
   // where there were none. Throws std::invalid_argument.
   Engine(int threads, int lanes, int bell);
   ~Engine();

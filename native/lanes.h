@@ -20,6 +20,7 @@ class Lanes {
   }
   bool orphaned() const { return model_.expired(); }
   int rows() const { return static_cast<int>(lanes_.size()); }
+  bool full() const { return rows() == capacity_; }
 
   // Takes a job into a free lane, of which there must be one.
   void add(Job job);

@@ -20,12 +20,15 @@ void Queue::push(const std::shared_ptr<Task>& task, bool ahead) {
   size_ = static_cast<int>(jobs_.size());
 }
 
-std::optional<Job> Queue::take(int live, const std::function<bool(const Job&)>& own) {
+std::optional<Job> Queue::take(int live, const std::function<Fit(const Job&)>& fit) {
   const std::lock_guard lock(mutex_);
   const int all = live_ + static_cast<int>(jobs_.size()), share = (all + threads_ - 1) / threads_;
   if (live >= share) return std::nullopt;
-  auto chosen = std::find_if(jobs_.begin(), jobs_.end(), own);
-  if (chosen == jobs_.end() && (live == 0 || live + kFar <= share)) chosen = jobs_.begin();
+  const auto first = [&](Fit wanted) {
+    return std::find_if(jobs_.begin(), jobs_.end(), [&](const Job& job) { return fit(job) == wanted; });
+  };
+  auto chosen = first(Fit::own);
+  if (chosen == jobs_.end() && (live == 0 || live + kFar <= share)) chosen = first(Fit::other);
   if (chosen == jobs_.end()) return std::nullopt;
   Job job = std::move(*chosen);
   jobs_.erase(chosen);

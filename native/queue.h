@@ -16,13 +16,16 @@ namespace lstmserve {
 
 class Queue {
  public:
+  // What a job is to a thread: one that it has no lane for, one that it can take, one that is its own.
+  enum class Fit { none, other, own };
+
   explicit Queue(int threads) : threads_(threads) {}
 
   // The jobs of a task's layer; what has begun goes `ahead` of what has not.
   void push(const std::shared_ptr<Task>& task, bool ahead);
   // A job for a thread with `live` lanes in use, if that is less than its share of all lanes in use and jobs: the first
   // that is its own, or any where it has far less. It counts as live until `leave`.
-  std::optional<Job> take(int live, const std::function<bool(const Job&)>& own);
+  std::optional<Job> take(int live, const std::function<Fit(const Job&)>& fit);
   void leave(int jobs) { live_ -= jobs; }
   // The task's jobs that wait, which do so no longer.
   std::vector<Job> remove(const Task& task);

@@ -71,9 +71,7 @@ void Worker::quantum(Lanes& lanes) {
 
 // Takes waiting jobs into free lanes.
 void Worker::fill() {
-  while (live() < lanes_) {
-    const std::optional<Job> job = queue_.take(live(), [&](const Job& each) { return own(each); });
-    if (!job) return;
+  while (const std::optional<Job> job = queue_.take(live(), [&](const Job& each) { return fit(each); })) {
     Task& task = *job->task;
     const double time = now();
     if (!task.started) task.started = time;
@@ -84,12 +82,14 @@ void Worker::fill() {
   }
 }
 
-// Whether a job is of a direction that is this thread's own, so that the weights stay in its cache.
-bool Worker::own(const Job& job) const {
+// A thread has directions of its own, so that their weights stay in its cache.
+Queue::Fit Worker::fit(const Job& job) const {
+  for (const auto& lanes : groups_)
+    if (lanes->serves(job) && lanes->full()) return Queue::Fit::none;
   const Shape& shape = job.task->model->shape;
   const int number = job.task->layer * shape.num_directions + job.direction;
   const int ring = std::min(shape.num_layers * shape.num_directions, threads_);
-  return number % ring == number_ % ring;
+  return number % ring == number_ % ring ? Queue::Fit::own : Queue::Fit::other;
 }
 
 bool Worker::place(const Job& job) {

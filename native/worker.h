@@ -13,7 +13,7 @@ namespace lstmserve {
 
 class Worker {
  public:
-  // `number` of `threads`; with so many `lanes`. `ended` is told of every job that it took, once.
+  // `number` of `threads`; `lanes`: of each group. `ended` is told of every job that it took, once.
   Worker(Queue& queue, int number, int threads, int lanes, std::function<void(const Job&)> ended);
   // Until the queue is closed.
   void run();
@@ -22,7 +22,7 @@ class Worker {
   void quantum(Lanes& lanes);
   void fill();
   bool place(const Job& job);
-  bool own(const Job& job) const;
+  Queue::Fit fit(const Job& job) const;
   void leave(std::vector<Job>& jobs);
   int live() const;
 
