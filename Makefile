@@ -41,7 +41,7 @@ $(BIN)/cmake --build $$folder; rm -f $$folder/tests.xml; \
 NATIVE_CORE=$$(echo $$folder/_core.*.so) ASAN_OPTIONS=detect_leaks=0 \
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
 	LD_PRELOAD="$(call library,$(3)) $(call library,stdc++)" \
-	setarch -R $(BIN)/python -m pytest tests/test_native*.py --junit-xml=$$folder/tests.xml; \
+	setarch -R $(BIN)/python -m pytest --capture=sys tests/test_native*.py --junit-xml=$$folder/tests.xml; \
 grep -q '<testcase [^>]*/>' $$folder/tests.xml || { echo "sanitize: every test was skipped" >&2; exit 1; }
 endef
 

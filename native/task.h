@@ -18,8 +18,8 @@ struct Task {
   std::shared_ptr<const Model> model;
   std::vector<std::int32_t> tokens;
   double deadline;
-  double started = 0;  // when its first job got a lane
   int layer = 0;
+  std::atomic<double> started{0};  // when its first job got a lane
   std::atomic<Ending> ending{Ending::none};
   std::atomic<int> pending{0};  // directions of this layer that have not come to their end
   Buffer below, outputs;        // states of all tokens [tokens][both directions]: of the layer below, and of this one
@@ -28,6 +28,11 @@ struct Task {
   int length() const { return static_cast<int>(tokens.size()); }
   bool last_layer() const { return layer + 1 == model->shape.num_layers; }
   bool running() const { return ending.load(std::memory_order_relaxed) == Ending::none; }
+  // The first time counts.
+  void begin(double time) {
+    double none = 0;
+    started.compare_exchange_strong(none, time);
+  }
   // The first ending counts.
   void end(Ending how) {
     Ending none = Ending::none;

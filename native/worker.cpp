@@ -74,7 +74,7 @@ void Worker::fill() {
   while (const std::optional<Job> job = queue_.take(live(), [&](const Job& each) { return fit(each); })) {
     Task& task = *job->task;
     const double time = now();
-    if (!task.started) task.started = time;
+    task.begin(time);
     if (task.deadline <= time) task.end(Ending::overdue);
     if (task.running() && place(*job)) continue;
     queue_.leave(1);
