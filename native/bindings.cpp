@@ -52,7 +52,7 @@ Shape shape_of(const nb::dict& sizes) {
   return shape;
 }
 
-// The tensors of a dict by torch's names; each is looked at once and its shape checked.
+// The tensors of a dict by torch's names, checked; what they point to stays while this object does.
 class Tensors {
  public:
   explicit Tensors(const nb::dict& arrays) : arrays_(arrays) {}
@@ -65,6 +65,7 @@ class Tensors {
     bool same = array.ndim() == shape.size();
     for (std::size_t n = 0; same && n < shape.size(); ++n) same = array.shape(n) == static_cast<std::size_t>(shape[n]);
     if (!same) throw std::invalid_argument(name + " does not have the shape that the sizes ask for");
+    kept_.push_back(array);
     return array.data();
   }
 
@@ -74,10 +75,10 @@ class Tensors {
 
  private:
   const nb::dict& arrays_;
+  std::vector<Array> kept_;
 };
 
-Weights weights_of(const Shape& s, const nb::dict& arrays) {
-  Tensors tensors(arrays);
+Weights weights_of(const Shape& s, Tensors& tensors) {
   Weights weights{};
   weights.embedding = tensors.get("embedding.weight", {s.vocab_size, s.embedding_dim});
   const int rows = s.gates() * s.hidden_size;
@@ -106,7 +107,8 @@ struct Handle {
 void make_model(Handle* self, const std::string& path, const nb::dict& sizes, const nb::dict& arrays, int table_rows,
                 int threads) {
   Shape shape = shape_of(sizes);
-  const Weights weights = weights_of(shape, arrays);
+  Tensors tensors(arrays);
+  const Weights weights = weights_of(shape, tensors);
   std::shared_ptr<const Model> model;
   {
     const nb::gil_scoped_release released;

@@ -13,11 +13,20 @@
 
 namespace lstmserve {
 
-Engine::Engine(int threads, int lanes, int bell) : bell_(bell), queue_(threads) {
-  if (threads < 1 || lanes < 1) throw std::invalid_argument("threads and lanes must be positive");
-  for (int number = 0; number < threads; ++number)
-    threads_.emplace_back(
-        [=] { Worker(queue_, number, threads, lanes, [this](const Job& job) { ended(job); }).run(); });
+constexpr int kMostLanes = 1 << 16;
+
+Engine::Engine(int threads, int lanes, int bell) : bell_(dup(bell)), queue_(threads) {
+  try {
+    if (threads < 1 || lanes < 1) throw std::invalid_argument("threads and lanes must be positive");
+    if (lanes > kMostLanes) throw std::invalid_argument("lanes must be at most " + std::to_string(kMostLanes));
+    if (bell_ < 0) throw std::invalid_argument("bell must be a file descriptor");
+    for (int number = 0; number < threads; ++number)
+      threads_.emplace_back(
+          [=] { Worker(queue_, number, threads, lanes, [this](const Job& job) { ended(job); }).run(); });
+  } catch (...) {  // no more threads, above all: those that run must end
+    close();
+    throw;
+  }
 }
 
 Engine::~Engine() { close(); }
@@ -26,6 +35,7 @@ void Engine::close() {
   queue_.close();
   for (std::thread& thread : threads_)
     if (thread.joinable()) thread.join();
+  if (bell_ >= 0) ::close(std::exchange(bell_, -1));
 }
 
 std::uint64_t Engine::start(std::shared_ptr<const Model> model, std::vector<std::int32_t> tokens, double deadline) {
@@ -47,7 +57,13 @@ std::uint64_t Engine::start(std::shared_ptr<const Model> model, std::vector<std:
     tasks_.emplace(task->ticket, task);
   }
   const std::uint64_t ticket = task->ticket;
-  queue_.push(task, false);
+  try {
+    queue_.push(task, false);
+  } catch (const std::bad_alloc&) {
+    const std::lock_guard lock(mutex_);
+    tasks_.erase(ticket);
+    throw;
+  }
   return ticket;
 }
 
@@ -60,7 +76,13 @@ void Engine::cancel(std::uint64_t ticket) {
     task = found->second;
   }
   task->end(Ending::cancelled);
-  for (const Job& job : queue_.remove(*task)) ended(job);
+  drop_if_ended(*task);
+}
+
+// What waits of a cancelled sequence goes at once, whichever came first: the cancelling or the queueing.
+void Engine::drop_if_ended(const Task& task) {
+  if (task.running()) return;
+  for (const Job& job : queue_.remove(task)) ended(job);
 }
 
 std::vector<Result> Engine::collect() {
@@ -86,6 +108,7 @@ void Engine::advance(const std::shared_ptr<Task>& task) {
       task->below = std::move(task->outputs);
       task->outputs = task->last_layer() ? Buffer() : Buffer(task->length() * model.input_bytes(task->layer + 1));
       queue_.push(task, true);
+      drop_if_ended(*task);
       return;
     }
     logits.resize(model.shape.num_logits);

@@ -22,11 +22,12 @@ struct Result {
 };
 
 // Each thread has lanes of its own and steps them without a lock; it takes one to fill free lanes when there is
-// something to fill them with. Every started sequence has exactly one Result.
+// something new to fill them with. Until the engine is closed every started sequence has exactly one Result.
 class Engine {
  public:
   // `lanes`: of each thread, for each direction of each layer. A byte is written to `bell` when there are results
-  // where there were none. Throws std::invalid_argument.
+  // where there were none; it may be closed once the engine is made. Throws std::invalid_argument, std::system_error
+  // where so many threads are not to be had.
   Engine(int threads, int lanes, int bell);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -36,15 +37,16 @@ class Engine {
   // Its lanes are free after a bounded number of steps; nothing happens when it has ended.
   void cancel(std::uint64_t ticket);
   std::vector<Result> collect();
-  // Ends the threads after the step that each is in.
+  // Ends the threads after the step that each is in. What had not ended never will.
   void close();
 
  private:
   void ended(const Job& job);
+  void drop_if_ended(const Task& task);
   void advance(const std::shared_ptr<Task>& task);
   void report(Task& task, std::vector<float> logits);
 
-  const int bell_;
+  int bell_;
   Queue queue_;
   std::mutex mutex_;  // guards what follows
   std::unordered_map<std::uint64_t, std::shared_ptr<Task>> tasks_;

@@ -5,34 +5,38 @@
 
 namespace lstmserve {
 
-// Lanes below its share from which on a thread takes jobs that are not its own. A few lanes apart cost more than the
-// same beside many of their kind, for their weights must be fetched for them alone.
-constexpr int kFar = 8;
-
 void Queue::push(const std::shared_ptr<Task>& task, bool ahead) {
   const int directions = task->model->shape.num_directions;
   task->pending = directions;
   const std::lock_guard lock(mutex_);
-  for (int direction = 0; direction < directions; ++direction) {
-    jobs_.insert(ahead ? jobs_.begin() : jobs_.end(), Job{task, direction});
-    changed_.notify_one();
+  const std::size_t before = jobs_.size();
+  try {
+    for (int direction = 0; direction < directions; ++direction)
+      if (ahead)
+        jobs_.push_front({task, direction});
+      else
+        jobs_.push_back({task, direction});
+  } catch (...) {
+    while (jobs_.size() > before) ahead ? jobs_.pop_front() : jobs_.pop_back();
+    throw;
   }
-  size_ = static_cast<int>(jobs_.size());
+  ++pushes_;
+  for (int direction = 0; direction < directions; ++direction) changed_.notify_one();
 }
 
 std::optional<Job> Queue::take(int live, const std::function<Fit(const Job&)>& fit) {
   const std::lock_guard lock(mutex_);
   const int all = live_ + static_cast<int>(jobs_.size()), share = (all + threads_ - 1) / threads_;
   if (live >= share) return std::nullopt;
-  const auto first = [&](Fit wanted) {
-    return std::find_if(jobs_.begin(), jobs_.end(), [&](const Job& job) { return fit(job) == wanted; });
-  };
-  auto chosen = first(Fit::own);
-  if (chosen == jobs_.end() && (live == 0 || live + kFar <= share)) chosen = first(Fit::other);
+  auto chosen = jobs_.end();
+  for (auto job = jobs_.begin(); job != jobs_.end(); ++job) {
+    const Fit fits = fit(*job);
+    if (fits == Fit::own || (fits == Fit::other && chosen == jobs_.end())) chosen = job;
+    if (fits == Fit::own) break;
+  }
   if (chosen == jobs_.end()) return std::nullopt;
   Job job = std::move(*chosen);
   jobs_.erase(chosen);
-  size_ = static_cast<int>(jobs_.size());
   ++live_;
   return job;
 }
@@ -43,7 +47,6 @@ std::vector<Job> Queue::remove(const Task& task) {
       std::stable_partition(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.task.get() != &task; });
   std::vector<Job> result(std::make_move_iterator(removed), std::make_move_iterator(jobs_.end()));
   jobs_.erase(removed, jobs_.end());
-  size_ = static_cast<int>(jobs_.size());
   return result;
 }
 

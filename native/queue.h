@@ -21,16 +21,17 @@ class Queue {
 
   explicit Queue(int threads) : threads_(threads) {}
 
-  // The jobs of a task's layer; what has begun goes `ahead` of what has not.
+  // The jobs of a task's layer, all or none; what has begun goes `ahead` of what has not. Throws std::bad_alloc.
   void push(const std::shared_ptr<Task>& task, bool ahead);
   // A job for a thread with `live` lanes in use, if that is less than its share of all lanes in use and jobs: the first
-  // that is its own, or any where it has far less. It counts as live until `leave`.
+  // that is its own, or else the first that it can take. It counts as live until `leave`.
   std::optional<Job> take(int live, const std::function<Fit(const Job&)>& fit);
   void leave(int jobs) { live_ -= jobs; }
   // The task's jobs that wait, which do so no longer.
   std::vector<Job> remove(const Task& task);
-  // Whether something waits, told without the lock.
-  bool empty() const { return size_.load(std::memory_order_relaxed) == 0; }
+  // How often jobs were pushed, told without the lock: a thread that found none to take need not look again until this
+  // changes, or it frees a lane.
+  unsigned pushes() const { return pushes_.load(std::memory_order_relaxed); }
   // Waits until something waits. False: it is closed.
   bool wait();
   void close();
@@ -38,10 +39,10 @@ class Queue {
 
  private:
   const int threads_;
-  std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;  // guards the jobs
   std::condition_variable changed_;
   std::deque<Job> jobs_;
-  std::atomic<int> size_{0};
+  std::atomic<unsigned> pushes_{0};
   std::atomic<int> live_{0};  // lanes in use, of all threads
   std::atomic<bool> closed_{false};
 };

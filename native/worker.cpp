@@ -62,15 +62,17 @@ void Worker::quantum(Lanes& lanes) {
   std::vector<Job> jobs;
   lanes.drop(now(), jobs);
   leave(jobs);
-  for (int n = 0; n < kQuantum && lanes.rows(); ++n) {
+  for (int n = 0; n < kQuantum && lanes.rows() && !queue_.closed(); ++n) {
     lanes.step(jobs);
+    const bool freed = !jobs.empty();
     leave(jobs);
-    if (!queue_.empty()) fill();
+    if (freed || queue_.pushes() != seen_) fill();
   }
 }
 
 // Takes waiting jobs into free lanes.
 void Worker::fill() {
+  seen_ = queue_.pushes();
   while (const std::optional<Job> job = queue_.take(live(), [&](const Job& each) { return fit(each); })) {
     Task& task = *job->task;
     const double time = now();

@@ -30,6 +30,7 @@ class Worker {
   const int number_, threads_, lanes_;
   const std::function<void(const Job&)> ended_;
   std::vector<std::unique_ptr<Lanes>> groups_;
+  unsigned seen_ = 0;  // pushes to the queue when it was last looked at
 };
 
 }  // namespace lstmserve

@@ -37,7 +37,9 @@ class Settings(BaseModel):
         description="MiB that the folded gate tables of all models may take; tokens beyond cost an input product",
     )
     threads: int = Field(0, ge=0, le=1024, description="engine threads; 0: one per usable core, one on a GPU")
-    lanes: int = Field(64, ge=1, le=4096, description="sequences that an engine thread steps together")
+    lanes: int = Field(
+        64, ge=1, le=4096, description="sequences that an engine thread steps together, of each direction of each layer"
+    )
     step_tokens: int = Field(8192, ge=1, description="tokens of one batch of the packed engine, or one longer sequence")
     max_tokens: int = Field(4096, ge=1, description="most tokens of one sequence; a model's own limit may be lower")
     max_sequences: int = Field(256, ge=1, description="most sequences of one request")

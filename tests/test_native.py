@@ -127,6 +127,15 @@ def test_a_precision_that_the_processor_lacks_is_refused(make: Make, monkeypatch
         make(precision="bfloat16")
 
 
+def test_threads_that_are_not_to_be_had_are_an_error_with_a_remedy(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(threads: int, lanes: int, bell: int) -> None:
+        raise RuntimeError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(_core, "Engine", refuse)
+    with pytest.raises(BackendError, match=r"7 engine threads cannot be started \(Resource .*\): set fewer threads"):
+        make(threads=7)
+
+
 def test_the_tables_of_all_models_are_bounded_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, version = make(table_mb=1), artifact(vocab_size=500)
     path = next(path for path, precision in _core.paths() if precision == "float32")

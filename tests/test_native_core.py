@@ -44,11 +44,11 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )
 
 
-sequences = st.lists(st.lists(st.integers(0, 39), min_size=1, max_size=50), min_size=1, max_size=12)
+sequences = st.lists(st.lists(st.integers(0, 39), min_size=1, max_size=50), min_size=1, max_size=40)
 
 
 @pytest.mark.parametrize("path", PATHS)
-@given(configs(), sequences, st.integers(0, 40), st.integers(1, 3), st.integers(1, 20), st.integers(0, 2**32 - 1))
+@given(configs(), sequences, st.integers(0, 40), st.integers(1, 3), st.integers(1, 40), st.integers(0, 2**32 - 1))
 @settings(max_examples=80, deadline=None)
 def test_logits_are_those_of_the_reference_and_the_same_alone(
     path: str, config: ModelConfig, rows: list[list[int]], table_rows: int, threads: int, lanes: int, seed: int
@@ -80,13 +80,13 @@ def test_logits_are_bit_identical_in_any_company(path: str) -> None:
     pool = [(draw.integers(2), draw.integers(0, 50, 1 + int(draw.exponential(30))).tolist()) for _ in range(200)]
     with Bench(1, 1) as bench:
         alone = [bench.logits(models[which], [tokens])[0] for which, tokens in pool]
-    for threads, lanes in itertools.product((1, 2, 3), (1, 3, 16)):
+    for threads, lanes in itertools.product((1, 2, 3), (1, 3, 40)):
         with Bench(threads, lanes) as bench:
             running: dict[int, int] = {}
             cancelled: set[int] = set()
             endings = {DONE: 0, CANCELLED: 0}
             for _ in range(150):
-                for number in draw.integers(0, len(pool), draw.integers(1, 12)):
+                for number in draw.integers(0, len(pool), draw.integers(1, 24)):
                     which, tokens = pool[number]
                     running[bench.start(models[which], tokens)] = int(number)
                 if draw.random() < 0.3:
@@ -118,6 +118,18 @@ def test_a_short_sequence_overtakes_a_long_one(model: _core.Model) -> None:
         assert [result.ticket for result in bench.collect(1)] == [short]
         bench.engine.cancel(long)
         assert [(result.ticket, result.ending) for result in bench.collect(1)] == [(long, CANCELLED)]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_short_sequences_overtake_on_any_number_of_threads(model: _core.Model, threads: int) -> None:
+    """While there are lanes, whatever the long ones' directions leave to which thread."""
+    with Bench(threads, lanes=8) as bench:
+        long = {bench.start(model, [3] * 1_000_000) for _ in range(3)}
+        short = {bench.start(model, [4] * 10) for _ in range(4)}
+        assert {result.ticket for result in bench.collect(4)} == short
+        for ticket in long:
+            bench.engine.cancel(ticket)
+        assert {result.ticket for result in bench.collect(3)} == long
 
 
 def test_a_cancelled_sequence_frees_its_lane_within_a_bounded_number_of_steps(model: _core.Model) -> None:
@@ -248,9 +260,20 @@ def test_other_arguments_are_checked(path: str, table_rows: int, threads: int, r
     config = wide_config()
     with pytest.raises(ValueError, match=reason):
         _core.Model(path, sizes_of(config), random_weights(config), table_rows, threads)
-    for numbers in ((0, 1), (1, 0), (-1, 1)):
-        with pytest.raises(ValueError, match="threads and lanes must be positive"):
-            _core.Engine(*numbers, 0)
+
+
+@pytest.mark.parametrize(
+    ("threads", "lanes", "bell", "reason"),
+    [
+        (0, 1, 0, "threads and lanes must be positive"),
+        (1, -1, 0, "threads and lanes must be positive"),
+        (1, 2**31 - 1, 0, "lanes must be at most 65536"),
+        (1, 1, -1, "bell must be a file descriptor"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(threads: int, lanes: int, bell: int, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        _core.Engine(threads, lanes, bell)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc/cpuinfo")

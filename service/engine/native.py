@@ -38,11 +38,15 @@ class NativeEngine:
         self.threads = threads
         self._table_bytes = table_mb << 20
         self._tables: WeakKeyDictionary[_core.Model, int] = WeakKeyDictionary()
-        self._capacity = 2 * threads * lanes  # as many wait in the engine as have lanes
+        self._capacity = 2 * threads * lanes  # more than have lanes: the engine fills a free one by itself
         self._held: dict[int, Sequence | None] = {}
         self._tickets: dict[Sequence, int] = {}
         self._bell = Bell()
-        self._core = _core.Engine(threads, lanes, self._bell.far)
+        try:
+            self._core = _core.Engine(threads, lanes, self._bell.far)
+        except RuntimeError as error:
+            self._bell.close()
+            raise BackendError(f"{threads} engine threads cannot be started ({error}): set fewer threads") from error
 
     def load(self, artifact: Artifact, precision: str) -> _core.Model:
         path, sizes = self.precisions[precision], sizes_of(artifact.config)
