@@ -1,6 +1,7 @@
 """The servers under measurement, as processes on this machine."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,6 +62,15 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def precision(self) -> str:
+        """What it computes in, as its metrics say; float32 where they do not."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/metrics") as reply:
+                found = re.search(r'^lstmserve_model{.*precision="(\w+)"', reply.read().decode(), re.MULTILINE)
+        except urllib.error.HTTPError:
+            return "float32"
+        return found[1] if found else "float32"
 
     def first_reply(self, body: bytes) -> tuple[float, bytes]:
         """Seconds from the process's start to its reply to /predict, and the reply.

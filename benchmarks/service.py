@@ -76,7 +76,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
             rate = None
             for name, command in commands.items():
                 with Server(command) as server:
-                    run = Round(server, "float32" if name == "baseline" else "bfloat16", seconds, number)
+                    run = Round(server, seconds, number)
                     run.start(single)
                     run.closed(single, large, mix)
                     rate = run.open(single, rate)
@@ -111,14 +111,15 @@ class Traffic:
 class Round:
     """One server through all loads, in one round."""
 
-    def __init__(self, server: Server, precision: str, seconds: float, seed: int) -> None:
-        self._server, self._precision, self._seconds = server, precision, seconds
+    def __init__(self, server: Server, seconds: float, seed: int) -> None:
+        self._server, self._seconds = server, seconds
         self._draw = np.random.default_rng(seed)
         self.figures: Figures = {"start": {}, "memory": {}}
 
     def start(self, single: Traffic) -> None:
         """Its first reply, and one request after another."""
         seconds, reply = self._server.first_reply(single.requests[0].partition(b"\r\n\r\n")[2])
+        self._precision = self._server.precision()
         self._check(single, [(0, reply)])
         self.figures["start"]["first right reply, s"] = seconds
         self.figures["1 connection"] = self._closed(single, 1)

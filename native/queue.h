@@ -39,7 +39,7 @@ class Queue {
 
  private:
   const int threads_;
-  std::mutex mutex_;  // guards the jobs
+  std::mutex mutex_;  // guards `jobs_`
   std::condition_variable changed_;
   std::deque<Job> jobs_;
   std::atomic<unsigned> pushes_{0};

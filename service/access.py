@@ -52,9 +52,9 @@ class Access:
         except ClientDisconnect:
             status = CLIENT_LEFT
         except asyncio.CancelledError:  # by the server, at the shutdown limit
-            log.warning("cut off by the shutdown limit")
+            log.warning("cut off by the shutdown")
             if not status:
-                detail = "the service stops and LSTMSERVE_SHUTDOWN_SECONDS are over: send the request elsewhere"
+                detail = "the service stops and waits for no answer any more: send the request elsewhere"
                 await problem(503, detail, identity)(scope, receive, send_with_id)
         except Exception:
             log.exception("unexpected error")

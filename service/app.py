@@ -64,7 +64,7 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
     paths = _document(app, request)["paths"]
     metrics.declare(
         [(method.upper(), path) for path, methods in paths.items() for method in methods],
-        [(model.name, model.version) for model in repository],
+        [(model.name, model.version, model.precision) for model in repository],
     )
     return app
 

@@ -39,16 +39,19 @@ class Metrics:
         self._waiting_tokens = Gauge("lstmserve_queue_tokens", "Tokens that wait.", registry=registry)
         self._ready = Gauge("lstmserve_ready", "1 while the service is ready.", registry=registry)
         self._model = Gauge(
-            "lstmserve_model", "1 for each model version that serves.", ["model", "version"], registry=registry
+            "lstmserve_model",
+            "1 for each model version that serves, in its precision.",
+            ["model", "version", "precision"],
+            registry=registry,
         )
 
-    def declare(self, routes: Iterable[tuple[str, str]], models: Iterable[tuple[str, int]]) -> None:
+    def declare(self, routes: Iterable[tuple[str, str]], models: Iterable[tuple[str, int, str]]) -> None:
         """Makes the series of every route (method, path) and model version."""
         for method, route in routes:
             self._requests.labels(method, route, "200")
             self._seconds.labels(route)
-        for name, version in models:
-            self._model.labels(name, str(version)).set(1)
+        for name, version, precision in models:
+            self._model.labels(name, str(version), precision).set(1)
 
     def watch_queue(self, sequences: Callable[[], int], tokens: Callable[[], int]) -> None:
         self._waiting.set_function(sequences)

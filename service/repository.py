@@ -95,7 +95,8 @@ def _load(folder: Path, engine: Engine) -> Model:
         if precision != tuple(engine.precisions)[-1]:
             extra = {"model": name, "version": version, "precision": precision, "reason": wrong}
             log.warning("not served in this precision", extra=extra)
-    raise ArtifactError(folder, wrong)
+    hint = "; set LSTMSERVE_PRECISION to auto or float32" if precision == "bfloat16" else ""
+    raise ArtifactError(folder, wrong + hint)
 
 
 def _verify(artifact: Artifact, weights: Hashable, engine: Engine, precision: str) -> str:

@@ -101,6 +101,17 @@ def test_logits_that_are_not_finite_are_an_error_of_their_own_sequence(make: Mak
     assert isinstance(results[whole], list)
 
 
+def test_a_vocabulary_of_half_a_million(make: Make) -> None:
+    """The table has its first ids; the others are computed."""
+    engine, version = make(table_mb=8), artifact(vocab_size=500_000, embedding_dim=3, hidden_size=5)
+    rows = [[0, 1, 2], [499_999, 0, 250_000], [8191, 8192, 16_383, 16_384, 32_767, 32_768]]
+    start(engine, engine.load(version, "float32"), *rows)
+    for sequence, result in collect(engine, 3):
+        assert isinstance(result, list)
+        expected = reference_logits(version.config, version.weights, sequence.token_ids)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
 def test_a_sequence_that_cannot_start_is_not_held(make: Make) -> None:
     engine = make()
     model = engine.load(artifact(), "float32")

@@ -190,11 +190,14 @@ def test_the_bell_rings_once_for_many_results(model: _core.Model) -> None:
             results += found
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_closing_leaves_nothing_running(model: _core.Model) -> None:
     with Bench(threads=2, lanes=2) as bench:
         for _ in range(10):
             bench.start(model, [3] * 1_000_000)
+        before = len(list(Path("/proc/self/task").iterdir()))
         bench.engine.close()
+        assert len(list(Path("/proc/self/task").iterdir())) == before - 2
         assert bench.engine.collect() == []
 
 

@@ -45,8 +45,8 @@ async def test_every_series_is_there_from_the_first_scrape(fake: Fake) -> None:
     ]:
         assert value(found, "lstmserve_requests_total", method=method, route=route, status="200") == 0
         assert value(found, "lstmserve_request_seconds_count", route=route) == 0
-    assert value(found, "lstmserve_model", model="tiny", version="1") == 1
-    assert value(found, "lstmserve_model", model="odd", version="7") == 1
+    assert value(found, "lstmserve_model", model="tiny", version="1", precision="float32") == 1
+    assert value(found, "lstmserve_model", model="odd", version="7", precision="float32") == 1
     assert value(found, "lstmserve_ready") == 1
     for name in ("sequences_total", "tokens_total", "queue_sequences", "queue_tokens", "queue_seconds_count"):
         assert value(found, f"lstmserve_{name}") == 0

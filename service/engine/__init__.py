@@ -60,7 +60,7 @@ class Engine(Protocol):
         """Whether every thread is alive."""
 
     def close(self) -> bool:
-        """Ends the threads after the step that each is in, within a bounded time. False: one is stuck.
+        """Ends the threads after the step or batch that each is in, within a bounded time. False: one is stuck.
 
         May be called from another thread, as it waits; nothing else may be called from then on.
         """

@@ -12,7 +12,7 @@ import torch
 from models.artifact import Artifact
 from models.network import SequenceClassifier
 from service.engine.bell import Bell
-from service.errors import DeadlineExceeded, EngineFailed
+from service.errors import BackendError, DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
 
 BATCH_SECONDS = 10.0
@@ -43,8 +43,11 @@ class PackedEngine:
         self._ended: list[Outcome] = []
         self._closing = False
         self._threads = [threading.Thread(target=self._work, name="engine", daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            raise BackendError(f"{threads} engine threads cannot be started ({error}): set fewer threads") from error
 
     def load(self, artifact: Artifact, precision: str) -> SequenceClassifier:
         """The version's network on the device, read-only, shared by all threads."""
