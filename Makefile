@@ -5,9 +5,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
-# what benchmarks need covers what development needs, which covers what serving needs
-DEVELOP := $(firstword $(wildcard .venv/.bench) .venv/.develop)
-SERVE := $(firstword $(wildcard .venv/.bench .venv/.develop) .venv/.serve)
+DEVELOP := .venv/.develop
+# what development needs covers what serving needs
+SERVE := $(firstword $(wildcard $(DEVELOP)) .venv/.serve)
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test sanitize lint bench
@@ -50,16 +50,16 @@ lint: $(DEVELOP) ## check style, format and types
 	$(BIN)/ruff format --check . deploy/check-container
 	$(BIN)/mypy
 	$(BIN)/mypy deploy/check-container
+	$(BIN)/clang-format --dry-run --Werror native/*.h native/*.cpp
 
-bench: .venv/.bench ## measure the engines and the service on this machine
+bench: $(DEVELOP) ## measure engines and service on this machine, beside others; takes a quarter of an hour
 	$(BIN)/python -m benchmarks
 
 # Stamps: written after a whole installation, so that the next call installs nothing until what is installed changes.
 # Serving needs no torch on a CPU, unless the native engine could not be built.
-.venv/.bench: WANTED := "$(TORCH)" -e ".[bench,dev]"
 .venv/.develop: WANTED := "$(TORCH)" -e ".[dev]"
 .venv/.serve: WANTED := -e .
-.venv/.bench .venv/.develop .venv/.serve: pyproject.toml CMakeLists.txt $(wildcard native/*)
+.venv/.develop .venv/.serve: pyproject.toml CMakeLists.txt $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("lstm-serve needs Python 3.11 or newer, \
 	$(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % (v[0], v[1]))'
 	$(PYTHON) -m venv .venv
