@@ -31,8 +31,9 @@ COST = """### Arithmetic
 
 GFLOP/s count the products of real tokens: input, recurrent and linear, {mflop:.0f} MFLOP a sequence of 200 tokens. In
 brackets the recurrent product alone as a share of this machine's own peak in the same round: the best of `torch.mm` of
-2048 x 2048 on all cores, {float32} GFLOP/s in float32, {bfloat16} in bfloat16 (int8: of bfloat16's). The greatest error
-is that of a logit to the reference's, relative to 1 or to it where it is greater.
+2048 x 2048 on all cores, {float32} GFLOP/s in float32, {bfloat16} in bfloat16 (int8: of
+bfloat16's). More than 100 % means that torch's library does not use all of this CPU. The greatest error is that of a
+logit to the reference's, relative to 1 or to it where it is greater.
 """
 
 SERVICE = """## The service over HTTP
