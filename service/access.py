@@ -54,7 +54,7 @@ class Access:
         except asyncio.CancelledError:  # by the server, at the shutdown limit
             log.warning("cut off by the shutdown")
             if not status:
-                detail = "the service stops and waits for no answer any more: send the request elsewhere"
+                detail = "the shutdown was cut short, by LSTMSERVE_SHUTDOWN_SECONDS or a signal: send the request elsewhere"
                 await problem(503, detail, identity)(scope, receive, send_with_id)
         except Exception:
             log.exception("unexpected error")
