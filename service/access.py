@@ -54,7 +54,7 @@ class Access:
         except asyncio.CancelledError:  # by the server, at the shutdown limit
             log.warning("cut off by the shutdown")
             if not status:
-                detail = "the shutdown was cut short, by LSTMSERVE_SHUTDOWN_SECONDS or a signal: send the request elsewhere"
+                detail = "the shutdown was cut short (LSTMSERVE_SHUTDOWN_SECONDS or a signal): send it elsewhere"
                 await problem(503, detail, identity)(scope, receive, send_with_id)
         except Exception:
             log.exception("unexpected error")
