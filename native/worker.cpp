@@ -1,5 +1,7 @@
 #include "worker.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <new>
 #include <optional>
@@ -32,6 +34,13 @@ void give_way() {
 #endif
 }
 
+// They are for the interpreter's main thread, which must be interrupted by them.
+void leave_signals() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);
+}
+
 // Numbers below 1e-38 count as zero: on many processors they cost a hundred times as much.
 void flush_denormals() {
 #if defined(__SSE__)
@@ -46,6 +55,7 @@ Worker::Worker(Queue& queue, int number, int threads, int lanes, std::function<v
     : queue_(queue), number_(number), threads_(threads), lanes_(lanes), ended_(std::move(ended)) {}
 
 void Worker::run() {
+  leave_signals();
   give_way();
   flush_denormals();
   while (!queue_.closed()) {
