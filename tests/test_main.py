@@ -143,6 +143,7 @@ def test_a_signal_while_models_are_loading_exits_0(
     os.mkfifo(config)  # nobody writes: reading it takes for ever
     server = Server(tmp_path, prefix=prefix)
     until(lambda: handles(server, signal.SIGTERM))
+    time.sleep(2)  # by then it waits for the pipe: a signal just before would be noticed only after it
     send(server, number)
     with server:
         assert server.wait(30) == 0
