@@ -173,5 +173,12 @@ NB_MODULE(_core, module) {
           "Ticket of a sequence that is to be done by `deadline` (monotonic seconds). Raises ValueError.")
       .def("cancel", &Engine::cancel, "ticket"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("collect", &collect, "(ticket, ending, started, logits) of each sequence that has come to its end.")
+      .def(
+          "work",
+          [](const Engine& engine) {
+            const Work work = engine.work();
+            return nb::make_tuple(work.steps, work.lane_steps);
+          },
+          "Steps of all threads since the start, and the lanes that were live in them, summed; never blocks.")
       .def("close", &Engine::close, nb::call_guard<nb::gil_scoped_release>());
 }

@@ -20,9 +20,11 @@ Engine::Engine(int threads, int lanes, int bell) : bell_(dup(bell)), queue_(thre
     if (threads < 1 || lanes < 1) throw std::invalid_argument("threads and lanes must be positive");
     if (lanes > kMostLanes) throw std::invalid_argument("lanes must be at most " + std::to_string(kMostLanes));
     if (bell_ < 0) throw std::invalid_argument("bell must be a file descriptor");
-    for (int number = 0; number < threads; ++number)
+    for (int number = 0; number < threads; ++number) {
+      Count& count = counts_.emplace_back();
       threads_.emplace_back(
-          [=] { Worker(queue_, number, threads, lanes, [this](const Job& job) { ended(job); }).run(); });
+          [=, &count] { Worker(queue_, count, number, threads, lanes, [this](const Job& job) { ended(job); }).run(); });
+    }
   } catch (...) {  // no more threads, above all: those that run must end
     close();
     throw;
@@ -88,6 +90,16 @@ void Engine::drop_if_ended(const Task& task) {
 std::vector<Result> Engine::collect() {
   const std::lock_guard lock(mutex_);
   return std::exchange(results_, {});
+}
+
+Work Engine::work() const {
+  Work sum;
+  for (const Count& count : counts_) {
+    const Work one = count.read();
+    sum.steps += one.steps;
+    sum.lane_steps += one.lane_steps;
+  }
+  return sum;
 }
 
 void Engine::ended(const Job& job) {

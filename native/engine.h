@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -10,6 +11,7 @@
 
 #include "queue.h"
 #include "task.h"
+#include "work.h"
 
 namespace lstmserve {
 
@@ -37,6 +39,8 @@ class Engine {
   // Its lanes are free after a bounded number of steps; nothing happens when it has ended.
   void cancel(std::uint64_t ticket);
   std::vector<Result> collect();
+  // Of all threads since the start, without a lock: what had ended when it was collected is in it.
+  Work work() const;
   // Ends the threads after the step that each is in. What had not ended never will.
   void close();
 
@@ -48,7 +52,8 @@ class Engine {
 
   int bell_;
   Queue queue_;
-  std::mutex mutex_;  // guards what follows
+  std::deque<Count> counts_;  // of each thread
+  std::mutex mutex_;          // guards what follows
   std::unordered_map<std::uint64_t, std::shared_ptr<Task>> tasks_;
   std::uint64_t tickets_ = 0;
   std::vector<Result> results_;

@@ -4,6 +4,8 @@
 #include <future>
 #include <stdexcept>
 
+#include "priority.h"
+
 namespace lstmserve {
 
 bool Shape::pools(Pooling kind) const { return std::find(pooling.begin(), pooling.end(), kind) != pooling.end(); }
@@ -100,6 +102,8 @@ void Model::fold(Direction& to, const DirectionWeights& from, const float* embed
   path.pack_exact(w_ih.data(), gates, shape.hidden_size, size, packed.floats());
   to.table = Buffer(static_cast<std::size_t>(table_rows) * row_bytes());
   const auto work = [&](int begin, int end) {
+    leave_signals();
+    give_way();  // a model may be folded beside the traffic
     Buffer x(static_cast<std::size_t>(kChunk) * columns * sizeof(float));
     Buffer scratch(scratch_size(kChunk) * sizeof(float));
     void* out[kChunk];

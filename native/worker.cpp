@@ -1,19 +1,13 @@
 #include "worker.h"
 
-#include <signal.h>
-
 #include <algorithm>
 #include <new>
 #include <optional>
 #include <utility>
 
 #include "clock.h"
+#include "priority.h"
 
-#if defined(__linux__)
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -26,21 +20,6 @@ namespace {
 // once in so many steps. Also the bound on the steps after which a cancelled sequence is dropped.
 constexpr int kQuantum = 8;
 
-// The event loop comes first: what it does between two requests is short, and until it has done it nobody is answered.
-void give_way() {
-#if defined(__linux__)
-  const auto thread = static_cast<id_t>(syscall(SYS_gettid));  // to Linux a thread has a priority of its own
-  setpriority(PRIO_PROCESS, thread, getpriority(PRIO_PROCESS, thread) + 10);
-#endif
-}
-
-// They are for the interpreter's main thread, which must be interrupted by them.
-void leave_signals() {
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);
-}
-
 // Numbers below 1e-38 count as zero: on many processors they cost a hundred times as much.
 void flush_denormals() {
 #if defined(__SSE__)
@@ -51,8 +30,8 @@ void flush_denormals() {
 
 }  // namespace
 
-Worker::Worker(Queue& queue, int number, int threads, int lanes, std::function<void(const Job&)> ended)
-    : queue_(queue), number_(number), threads_(threads), lanes_(lanes), ended_(std::move(ended)) {}
+Worker::Worker(Queue& queue, Count& count, int number, int threads, int lanes, std::function<void(const Job&)> ended)
+    : queue_(queue), count_(count), number_(number), threads_(threads), lanes_(lanes), ended_(std::move(ended)) {}
 
 void Worker::run() {
   leave_signals();
@@ -73,6 +52,7 @@ void Worker::quantum(Lanes& lanes) {
   lanes.drop(now(), jobs);
   leave(jobs);
   for (int n = 0; n < kQuantum && lanes.rows() && !queue_.closed(); ++n) {
+    count_.step(lanes.rows());  // before anybody hears of what ends in it
     lanes.step(jobs);
     const bool freed = !jobs.empty();
     leave(jobs);

@@ -8,13 +8,15 @@
 #include "lanes.h"
 #include "queue.h"
 #include "task.h"
+#include "work.h"
 
 namespace lstmserve {
 
 class Worker {
  public:
-  // `number` of `threads`; `lanes`: of each group. `ended` is told of every job that it took, once.
-  Worker(Queue& queue, int number, int threads, int lanes, std::function<void(const Job&)> ended);
+  // `number` of `threads`, which writes `count`; `lanes`: of each group. `ended` is told of every job that it took,
+  // once.
+  Worker(Queue& queue, Count& count, int number, int threads, int lanes, std::function<void(const Job&)> ended);
   // Until the queue is closed.
   void run();
 
@@ -27,6 +29,7 @@ class Worker {
   int live() const;
 
   Queue& queue_;
+  Count& count_;
   const int number_, threads_, lanes_;
   const std::function<void(const Job&)> ended_;
   std::vector<std::unique_ptr<Lanes>> groups_;

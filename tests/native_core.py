@@ -46,6 +46,7 @@ class Bench:
 
     def __init__(self, threads: int = 1, lanes: int = 4) -> None:
         self.near, self._far = socket.socketpair()
+        self._far.setblocking(False)  # as the bell's: a thread never waits to ring
         self.engine = _core.Engine(threads, lanes, self._far.fileno())
 
     def __enter__(self) -> Self:

@@ -145,23 +145,41 @@ def test_packed_when_asked_for_is_not_remarked_upon(chosen: Choose, caplog: pyte
 @pytest.mark.parametrize(
     ("fixtures", "settings", "message"),
     [
-        ([], {"engine": "native", "device": "cuda"}, r"engine native computes on the CPU: set device cpu or auto"),
-        ([], {"device": "cuda"}, r"device cuda: torch sees no GPU; choose auto or cpu, or install torch's CUDA build"),
+        (
+            [],
+            {"engine": "native", "device": "cuda"},
+            r"LSTMSERVE_ENGINE=native computes on the CPU: set LSTMSERVE_DEVICE=cpu or auto, or LSTMSERVE_ENGINE=auto",
+        ),
+        (
+            [],
+            {"device": "cuda"},
+            r"LSTMSERVE_DEVICE=cuda: torch sees no GPU; set LSTMSERVE_DEVICE=auto or cpu, or .* torch's CUDA build",
+        ),
         (
             ["without_torch"],
             {"device": "cuda"},
-            r"device cuda: torch is not installed: pip install 'lstm-serve\[torch\]'",
+            r"LSTMSERVE_DEVICE=cuda: torch is not installed: pip install 'lstm-serve\[torch\]'",
         ),
-        (["not_built"], {"engine": "native"}, r"not built \(needs a C\+\+17 compiler .*\); install a compiler and"),
-        (["without_torch"], {"engine": "packed"}, r"engine packed: torch is not .*: pip install 'lstm-serve\[torch\]'"),
+        (
+            ["not_built"],
+            {"engine": "native"},
+            r"LSTMSERVE_ENGINE=native: .* not built \(needs a C\+\+17 compiler .*\); install a compiler and .*, "
+            r"or set LSTMSERVE_ENGINE=auto",
+        ),
+        (
+            ["without_torch"],
+            {"engine": "packed"},
+            r"LSTMSERVE_ENGINE=packed: torch is not .*: pip install 'lstm-serve\[torch\]'",
+        ),
         (["not_built", "without_torch"], {}, r"no engine .* C\+\+17 compiler .* pip install 'lstm-serve\[torch\]'"),
         (
             [],
             {"engine": "packed", "precision": "bfloat16"},
-            r"precision bfloat16: .* packed on cpu, .* float32 or auto",
+            r"LSTMSERVE_PRECISION=bfloat16: .* packed on cpu, .* set LSTMSERVE_PRECISION=float32 or auto, or "
+            r"LSTMSERVE_ENGINE=native",
         ),
-        (["not_built"], {"precision": "bfloat16"}, r"precision bfloat16: .* packed on cpu"),
-        (["gpu"], {"precision": "bfloat16"}, r"precision bfloat16: .* packed on cuda"),
+        (["not_built"], {"precision": "bfloat16"}, r"LSTMSERVE_PRECISION=bfloat16: .* packed on cpu"),
+        (["gpu"], {"precision": "bfloat16"}, r"LSTMSERVE_PRECISION=bfloat16: .* packed on cuda"),
     ],
 )
 def test_the_remedy_is_named(

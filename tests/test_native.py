@@ -5,13 +5,14 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
 from models.artifact import Artifact, GoldenCase
-from service.engine import _core
+from service.engine import Work, _core
 from service.engine.native import NativeEngine, sizes_of
 from service.errors import BackendError, DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
@@ -133,7 +134,8 @@ def test_a_precision_that_the_processor_lacks_is_refused(make: Make, monkeypatch
     monkeypatch.setattr(_core, "paths", lambda: [("avx2", "float32"), ("portable", "float32")])
     assert make(precision="auto").precisions == {"float32": "avx2"}
     with pytest.raises(
-        BackendError, match="precision bfloat16: this CPU has no bfloat16 products; set float32 or auto"
+        BackendError,
+        match="LSTMSERVE_PRECISION=bfloat16: this CPU has no bfloat16 products; set LSTMSERVE_PRECISION=float32 or",
     ):
         make(precision="bfloat16")
 
@@ -143,14 +145,13 @@ def test_threads_that_are_not_to_be_had_are_an_error_with_a_remedy(make: Make, m
         raise RuntimeError("Resource temporarily unavailable")
 
     monkeypatch.setattr(_core, "Engine", refuse)
-    with pytest.raises(BackendError, match=r"7 engine threads cannot be started \(Resource .*\): set fewer threads"):
+    with pytest.raises(BackendError, match=r"7 engine threads .* \(Resource .*\): set fewer \(LSTMSERVE_THREADS\)"):
         make(threads=7)
 
 
-def test_the_tables_of_all_models_are_bounded_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, version = make(table_mb=1), artifact(vocab_size=500)
-    path = next(path for path, precision in _core.paths() if precision == "float32")
-    row = _core.row_bytes(path, sizes_of(version.config))
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of the table of each model that is made."""
     tables: list[int] = []
 
     class Spy(_core.Model):
@@ -159,9 +160,20 @@ def test_the_tables_of_all_models_are_bounded_together(make: Make, monkeypatch: 
             tables.append(table_rows)
 
     monkeypatch.setattr(_core, "Model", Spy)
+    return tables
+
+
+def rows_that_fit(version: Artifact, table_mb: int) -> int:
+    path = next(path for path, precision in _core.paths() if precision == "float32")
+    rows = (table_mb << 20) // _core.row_bytes(path, sizes_of(version.config))
+    assert rows < version.config.vocab_size, "the bound is felt"
+    return rows
+
+
+def test_the_tables_of_all_models_are_bounded_together(make: Make, tables: list[int]) -> None:
+    engine, version = make(table_mb=1), artifact(vocab_size=500)
     models = [engine.load(version, "float32") for _ in range(3)]
-    fit = (1 << 20) // row
-    assert fit < 500, "the bound is felt"
+    fit = rows_that_fit(version, 1)
     assert tables == [fit, 0, 0]
     start(engine, models[1], [499, 0])
     start(engine, models[0], [499, 0])
@@ -173,3 +185,64 @@ def test_the_tables_of_all_models_are_bounded_together(make: Make, monkeypatch: 
     gc.collect()
     engine.load(version, "float32")
     assert tables[-1] == fit, "a model that has gone gives its share back"
+
+
+def test_a_reload_has_the_table_of_what_it_replaces(make: Make, tables: list[int]) -> None:
+    engine, version = make(table_mb=1), artifact(vocab_size=500)
+    fit = rows_that_fit(version, 1)
+    model = engine.load(version, "float32")
+    for _ in range(200):
+        model = engine.load(version, "float32", model)
+    assert tables == [fit] * 201
+
+
+def test_what_was_replaced_counts_only_while_nothing_has_its_place(make: Make, tables: list[int]) -> None:
+    engine, version = make(table_mb=1), artifact(vocab_size=500)
+    fit = rows_that_fit(version, 1)
+    first = engine.load(version, "float32")
+    second = engine.load(version, "float32", first)
+    third = engine.load(version, "float32", second)
+    assert tables == [fit, fit, fit], "the first two may still have sequences that run"
+    del third
+    engine.load(version, "float32")
+    assert tables[3] == 0, "the second has its place again"
+    del second
+    engine.load(version, "float32")
+    assert tables[4] == 0, "and the first after it"
+    del first
+    engine.load(version, "float32")
+    assert tables[5] == fit
+
+
+def test_models_are_loaded_and_let_go_of_beside_sequences_that_run(make: Make) -> None:
+    engine, version = make(threads=2), artifact(vocab_size=2000, num_layers=2)
+    steady = engine.load(version, "float32")
+    rows = [[number, 1999 - number, 3] * number for number in range(1, 6)]
+
+    def run(model: _core.Model) -> list[list[float] | Exception]:
+        sequences = start(engine, model, *rows, [4] * 100_000)
+        engine.cancel(sequences.pop())
+        results = dict(collect(engine, len(rows)))
+        return [results[sequence] for sequence in sequences]
+
+    right = run(steady)
+    newest = steady
+    with ThreadPoolExecutor(1) as loader:
+        for _ in range(30):
+            loading = loader.submit(engine.load, version, "float32", newest)
+            while True:
+                assert run(steady) == run(newest) == right
+                if loading.done():
+                    break
+            newest = loading.result()
+    assert run(newest) == right
+
+
+def test_work_is_counted_and_stays_known(make: Make) -> None:
+    engine = make()
+    assert engine.work == Work(steps=0, lane_steps=0)
+    start(engine, engine.load(artifact(bidirectional=False), "float32"), [3] * 9)
+    collect(engine, 1)
+    assert engine.work == Work(steps=9, lane_steps=9)
+    assert engine.close()
+    assert engine.work == Work(steps=9, lane_steps=9)

@@ -190,6 +190,63 @@ def test_the_bell_rings_once_for_many_results(model: _core.Model) -> None:
             results += found
 
 
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"bidirectional": False}, 1),
+        ({}, 2),
+        ({"bidirectional": False, "num_layers": 3}, 3),
+        ({"num_layers": 2, "cell": "gru"}, 4),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_lane_step_is_a_token_of_a_direction_of_a_layer(fields: dict[str, Any], parts: int, threads: int) -> None:
+    config = wide_config(hidden_size=4, **fields)
+    model = core_model("portable", config, random_weights(config))
+    with Bench(threads) as bench:
+        assert bench.engine.work() == (0, 0)
+        bench.logits(model, [[3] * 17])
+        assert bench.engine.work() == (17 * parts, 17 * parts)
+        bench.logits(model, [[3]])
+        assert bench.engine.work() == (18 * parts, 18 * parts)
+
+
+def test_lanes_that_step_together_are_one_step() -> None:
+    config = wide_config(hidden_size=4, bidirectional=False)
+    model = core_model("portable", config, random_weights(config))
+    with Bench(threads=1, lanes=4) as bench:
+        tickets = [bench.start(model, [3] * length) for length in (1_000_000, 20, 5, 1)]
+        order: list[int] = []
+        while len(order) < len(tickets):
+            order += [result.ticket for result in bench.collect(1)]
+        assert order[-1] == tickets[0], "the others run beside the longest"
+        assert bench.engine.work() == (1_000_000, 1_000_026)
+
+
+def test_work_of_all_threads_is_told_while_they_run(model: _core.Model) -> None:
+    with Bench(threads=3, lanes=2) as bench:
+        lengths = [1 + number * 7 % 50 for number in range(300)]
+        for length in lengths:
+            bench.start(model, [3] * length)
+        seen, ended = (0, 0), 0
+        while ended < len(lengths):
+            ended += len(bench.collect(1))
+            work = bench.engine.work()
+            assert seen <= work
+            assert work[1] >= seen[1]
+            seen = work
+        steps, lane_steps = bench.engine.work()
+    assert lane_steps == 2 * sum(lengths)
+    assert lane_steps / 2 <= steps <= lane_steps, "no more lanes than there are"
+
+
+def test_what_never_gets_a_lane_is_no_work(model: _core.Model) -> None:
+    with Bench() as bench:
+        bench.start(model, [3] * 9, seconds=-1)
+        bench.collect(1)
+        assert bench.engine.work() == (0, 0)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_closing_leaves_nothing_running(model: _core.Model) -> None:
     with Bench(threads=2, lanes=2) as bench:

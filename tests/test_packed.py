@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.network import SequenceClassifier
-from service.engine import packed
+from service.engine import Work, packed
 from service.engine.packed import PackedEngine
-from service.errors import DeadlineExceeded, EngineFailed
+from service.errors import BackendError, DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
 from tests.tiny import tiny_artifact, tiny_config, tiny_network
 
@@ -144,6 +145,23 @@ def test_a_batch_is_what_the_budget_covers_and_at_least_one(make: Make, gated: G
     assert [[len(row) for row in batch] for batch in gated.batches] == [[1], [10, 10], [10], [50], [1]]
 
 
+def test_the_longest_sequence_of_a_batch_is_its_steps_and_its_tokens_are_its_lane_steps(
+    make: Make, gated: Gated
+) -> None:
+    engine = make(budget=25)
+    assert engine.work == Work(0, 0)
+    start(engine, gated, [1])
+    assert gated.running.acquire(timeout=10)
+    late, left = start(engine, gated, [2], seconds=0)[0], start(engine, gated, [2])[0]
+    engine.cancel(left)
+    start(engine, gated, *([3] * length for length in (10, 5, 8, 50)))
+    assert engine.work == Work(0, 0)
+    gated.gate.set()
+    assert late in dict(collect(engine, 6))
+    assert [[len(row) for row in batch] for batch in gated.batches] == [[1], [10, 5, 8], [50]]
+    assert engine.work == Work(steps=1 + 10 + 50, lane_steps=1 + 23 + 50)
+
+
 def test_a_batch_is_of_one_version(make: Make, gated: Gated) -> None:
     engine, other = make(), Gated()
     other.gate.set()
@@ -243,6 +261,44 @@ def test_close_waits_for_the_batch_and_drops_the_rest(make: Make, gated: Gated) 
     assert not engine.healthy
     assert gated.batches == [[[1]], [[1]]]
     assert not [thread for thread in threading.enumerate() if thread in engine._threads]
+
+
+def test_threads_that_are_not_to_be_had_end_those_that_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    begin = threading.Thread.start
+
+    def refuse_the_second(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_second)
+    with pytest.raises(BackendError, match=r"7 engine threads .* \(can't .*\): set fewer \(LSTMSERVE_THREADS\)"):
+        PackedEngine("cpu", 7, 32, 1000)
+    assert [thread.is_alive() for thread in started] == [False]
+
+
+def test_models_are_loaded_beside_sequences_that_run(make: Make) -> None:
+    engine, artifact = make(threads=2), tiny_artifact()
+    rows = [[number] * number for number in range(1, 30)]
+
+    def run(network: SequenceClassifier) -> list[list[float]]:
+        sequences = start(engine, network, *rows)
+        results = dict(collect(engine, len(rows)))
+        return [result for sequence in sequences if isinstance(result := results[sequence], list)]
+
+    newest = engine.load(artifact, "float32")
+    expected = newest.predict(rows)
+    with ThreadPoolExecutor(1) as loader:
+        for _ in range(20):
+            loading = loader.submit(engine.load, artifact, "float32", newest)
+            while True:
+                np.testing.assert_allclose(run(newest), expected, atol=1e-5)
+                if loading.done():
+                    break
+            newest = loading.result()
+            assert loader.submit(torch.get_num_threads).result() == 1, "it makes no threads of torch's own"
 
 
 def test_a_batch_that_does_not_end_is_not_waited_for(make: Make, gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:

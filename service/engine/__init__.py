@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from models.artifact import Artifact
 from service.engine.cores import usable_cores
@@ -19,8 +19,23 @@ NOT_BUILT = "the native engine is not built (needs a C++17 compiler when lstm-se
 NO_TORCH = "torch is not installed: pip install 'lstm-serve[torch]'"
 
 
+class Work(NamedTuple):
+    """How much an engine has computed since its start; both only grow.
+
+    `lane_steps` are the lanes that were live in the `steps`, summed: over `steps`, the live lanes per step. What a lane
+    is depends on the engine: each says so.
+    """
+
+    steps: int
+    lane_steps: int
+
+
 class Engine(Protocol):
-    """Computes sequences on threads of its own; this side of it is used from one thread.
+    """Computes sequences on threads of its own; this side of it is used from one thread, but for two methods.
+
+    `load` may be called from another thread, one load at a time, while all else is used; weights may be let go of in
+    any thread, also during a load. `close` may be called from another thread too, as it waits; from then on only `work`
+    may be asked for.
 
     Every started sequence comes back from `collect` exactly once, unless it was cancelled: then never.
     """
@@ -33,8 +48,16 @@ class Engine(Protocol):
     def precisions(self) -> Mapping[str, str]:
         """What `load` takes, the preferred one first (``bfloat16``, ``float32``), and what computes in it."""
 
-    def load(self, artifact: Artifact, precision: str) -> Hashable:
-        """A version's weights made ready for all threads. Raises RuntimeError or MemoryError where they do not fit."""
+    @property
+    def work(self) -> Work:
+        """What all threads have computed, told without blocking; a sequence that was collected is in it."""
+
+    def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> Hashable:
+        """A version's weights made ready for all threads. Raises RuntimeError or MemoryError where they do not fit.
+
+        `replaces`: what an earlier load gave for the version that this one takes the place of. It goes soon, so what
+        it takes of a limit on memory is there for this one.
+        """
 
     @property
     def room(self) -> int:
@@ -60,10 +83,7 @@ class Engine(Protocol):
         """Whether every thread is alive."""
 
     def close(self) -> bool:
-        """Ends the threads after the step or batch that each is in, within a bounded time. False: one is stuck.
-
-        May be called from another thread, as it waits; nothing else may be called from then on.
-        """
+        """Ends the threads after the step or batch that each is in, within a bounded time. False: one is stuck."""
 
 
 def choose(settings: Settings) -> Engine:
@@ -78,7 +98,10 @@ def choose(settings: Settings) -> Engine:
     if engine := _native(settings):
         return engine
     if settings.engine == "native":
-        raise BackendError(f"engine native: {NOT_BUILT}; install a compiler and lstm-serve again, or set engine auto")
+        raise BackendError(
+            f"LSTMSERVE_ENGINE=native: {NOT_BUILT}; install a compiler and lstm-serve again, or set "
+            "LSTMSERVE_ENGINE=auto"
+        )
     if not _torch_installed():
         raise BackendError(f"no engine to run on: {NOT_BUILT}; and {NO_TORCH}")
     engine = _packed(settings, "cpu")
@@ -99,28 +122,33 @@ def _torch_installed() -> bool:
 
 def _device(settings: Settings) -> str:
     if settings.engine == "native" and settings.device == "cuda":
-        raise BackendError("engine native computes on the CPU: set device cpu or auto, or engine auto or packed")
+        raise BackendError(
+            "LSTMSERVE_ENGINE=native computes on the CPU: set LSTMSERVE_DEVICE=cpu or auto, or LSTMSERVE_ENGINE=auto "
+            "or packed"
+        )
     if settings.engine == "native" or settings.device == "cpu" or (settings.device == "auto" and not gpu_visible()):
         return "cpu"
     if not _torch_installed():
-        raise BackendError(f"device cuda: {NO_TORCH}")
+        raise BackendError(f"LSTMSERVE_DEVICE=cuda: {NO_TORCH}")
     from service.engine import packed
 
     if packed.cuda_available():
         return "cuda"
     if settings.device == "cuda":
-        raise BackendError("device cuda: torch sees no GPU; choose auto or cpu, or install torch's CUDA build")
+        raise BackendError(
+            "LSTMSERVE_DEVICE=cuda: torch sees no GPU; set LSTMSERVE_DEVICE=auto or cpu, or install torch's CUDA build"
+        )
     return "cpu"
 
 
 def _packed(settings: Settings, device: str) -> Engine:
     if settings.precision == "bfloat16":
         raise BackendError(
-            f"precision bfloat16: the engine here is packed on {device}, which computes in float32; "
-            "set precision float32 or auto, or engine native"
+            f"LSTMSERVE_PRECISION=bfloat16: the engine here is packed on {device}, which computes in float32; set "
+            "LSTMSERVE_PRECISION=float32 or auto, or LSTMSERVE_ENGINE=native"
         )
     if not _torch_installed():
-        raise BackendError(f"engine packed: {NO_TORCH}")
+        raise BackendError(f"LSTMSERVE_ENGINE=packed: {NO_TORCH}")
     from service.engine import packed
 
     threads = settings.threads or (usable_cores() if device == "cpu" else 1)

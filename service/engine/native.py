@@ -1,11 +1,13 @@
 """The native engine: sequences stepped together in lanes by threads of C++ (``native/``), without the interpreter."""
 
-from collections.abc import Callable
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+from weakref import ref
 
 import service.engine._core as _core  # not `from`: what is missing then is this module
 from models.artifact import Artifact
 from models.config import ModelConfig
+from service.engine import Work
 from service.engine.bell import Bell
 from service.errors import BackendError, DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
@@ -19,9 +21,18 @@ ERRORS: dict[int, Callable[[], Exception]] = {
 """What becomes of a sequence without logits, but for one that was cancelled: of that nothing is heard."""
 
 
+class Table(NamedTuple):
+    """What the table of a model takes, and the model whose place that one took."""
+
+    model: ref[_core.Model]
+    size: int  # bytes
+    replaces: ref[_core.Model] | None
+
+
 class NativeEngine:
     """Weights are folded into tables of at most `table_mb` MiB in all: the models loaded first get what they need.
 
+    One step is one of a direction of a layer of a model, by one thread; a lane step of it is one token of a sequence.
     Raises BackendError where this CPU does not have `precision` (auto, float32, bfloat16).
     """
 
@@ -34,10 +45,13 @@ class NativeEngine:
         wanted = ("bfloat16", "float32") if precision == "auto" else (precision,)
         self.precisions = {kind: fastest[kind] for kind in wanted if kind in fastest}
         if not self.precisions:
-            raise BackendError(f"precision {precision}: this CPU has no {precision} products; set float32 or auto")
+            raise BackendError(
+                f"LSTMSERVE_PRECISION={precision}: this CPU has no {precision} products; set "
+                "LSTMSERVE_PRECISION=float32 or auto"
+            )
         self.threads = threads
         self._table_bytes = table_mb << 20
-        self._tables: WeakKeyDictionary[_core.Model, int] = WeakKeyDictionary()
+        self._tables: list[Table] = []  # for `load` alone, which may run beside all else
         self._capacity = 2 * threads * lanes  # more than have lanes: the engine fills a free one by itself
         self._held: dict[int, Sequence | None] = {}
         self._tickets: dict[Sequence, int] = {}
@@ -46,16 +60,28 @@ class NativeEngine:
             self._core = _core.Engine(threads, lanes, self._bell.far)
         except RuntimeError as error:
             self._bell.close()
-            raise BackendError(f"{threads} engine threads cannot be started ({error}): set fewer threads") from error
+            raise BackendError(
+                f"{threads} engine threads cannot be started ({error}): set fewer (LSTMSERVE_THREADS)"
+            ) from error
 
-    def load(self, artifact: Artifact, precision: str) -> _core.Model:
+    @property
+    def work(self) -> Work:
+        return Work(*self._core.work())
+
+    def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> _core.Model:
+        assert replaces is None or isinstance(replaces, _core.Model)
         path, sizes = self.precisions[precision], sizes_of(artifact.config)
         row_bytes = _core.row_bytes(path, sizes)
-        room = self._table_bytes - sum(self._tables.values())
-        rows = min(artifact.config.vocab_size, room // row_bytes)
+        rows = min(artifact.config.vocab_size, self._table_room(replaces) // row_bytes)
         model = _core.Model(path, sizes, artifact.weights, rows, self.threads)
-        self._tables[model] = rows * row_bytes
+        self._tables.append(Table(ref(model), rows * row_bytes, ref(replaces) if replaces else None))
         return model
+
+    def _table_room(self, replaces: _core.Model | None) -> int:
+        """Bytes for the table of a new model: what no living model takes, or one only whose successor lives."""
+        self._tables = [table for table in self._tables if table.model()]
+        leaving = {replaces, *(table.replaces() for table in self._tables if table.replaces)}
+        return self._table_bytes - sum(table.size for table in self._tables if table.model() not in leaving)
 
     @property
     def room(self) -> int:

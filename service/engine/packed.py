@@ -4,13 +4,14 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 
 import torch
 
 from models.artifact import Artifact
 from models.network import SequenceClassifier
+from service.engine import Work
 from service.engine.bell import Bell
 from service.errors import BackendError, DeadlineExceeded, EngineFailed
 from service.sequence import Outcome, Sequence
@@ -24,7 +25,11 @@ def cuda_available() -> bool:
 
 
 class PackedEngine:
-    """Computes whole sequences: a thread takes a batch of the oldest that were started and runs it to the end."""
+    """Computes whole sequences: a thread takes a batch of the oldest that were started and runs it to the end.
+
+    A batch takes as many steps as its longest sequence has tokens, and its lane steps are the tokens of all of them,
+    whatever the model's layers and directions.
+    """
 
     name = "packed"
     precisions: Mapping[str, str] = MappingProxyType({"float32": "torch"})
@@ -42,14 +47,24 @@ class PackedEngine:
         self._wanted: set[Sequence] = set()
         self._ended: list[Outcome] = []
         self._closing = False
-        self._threads = [threading.Thread(target=self._work, name="engine", daemon=True) for _ in range(threads)]
+        self._work = Work(0, 0)
+        self._threads: list[threading.Thread] = []
         try:
-            for thread in self._threads:
+            for _ in range(threads):
+                thread = threading.Thread(target=self._run, name="engine", daemon=True)
                 thread.start()
-        except RuntimeError as error:
-            raise BackendError(f"{threads} engine threads cannot be started ({error}): set fewer threads") from error
+                self._threads.append(thread)
+        except RuntimeError as error:  # no more threads: those that run must end
+            self.close()
+            raise BackendError(
+                f"{threads} engine threads cannot be started ({error}): set fewer (LSTMSERVE_THREADS)"
+            ) from error
 
-    def load(self, artifact: Artifact, precision: str) -> SequenceClassifier:
+    @property
+    def work(self) -> Work:
+        return self._work
+
+    def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> SequenceClassifier:
         """The version's network on the device, read-only, shared by all threads."""
         return SequenceClassifier.from_weights(artifact.config, artifact.weights).to(self.device)
 
@@ -96,7 +111,7 @@ class PackedEngine:
             self._bell.close()
         return not stuck
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while batch := self._take():
             now = time.monotonic()
             due, outcomes = [], []
@@ -107,15 +122,17 @@ class PackedEngine:
                         due.append(sequence)
                     else:
                         outcomes.append(Outcome(sequence, DeadlineExceeded()))
-            outcomes += _run(due)
+            outcomes += _compute(due)
+            lengths = [len(sequence.token_ids) for sequence in due]
             with self._changed:
                 self._ended += outcomes
+                self._work = Work(self._work.steps + max(lengths, default=0), self._work.lane_steps + sum(lengths))
             self._bell.ring()
 
     def _take(self) -> list[Sequence]:
         """Waits for the oldest sequences of one version, of at most `budget` tokens together.
 
-        At least one, and no more than this thread's share, for the others are idle or soon will be. None: it closes.
+        At least one, and no more than this thread's share, for the others are idle or soon will be. Empty: it closes.
         """
         with self._changed:
             while not (self._queue or self._closing):
@@ -144,7 +161,7 @@ def _prepare() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _run(batch: list[Sequence]) -> list[Outcome]:
+def _compute(batch: list[Sequence]) -> list[Outcome]:
     """The outcomes of sequences of one version; one that cannot be computed fails alone."""
     if not batch:
         return []
@@ -160,4 +177,4 @@ def _run(batch: list[Sequence]) -> list[Outcome]:
     except Exception as error:
         if len(batch) == 1:
             return [Outcome(batch[0], error)]
-        return [outcome for sequence in batch for outcome in _run([sequence])]
+        return [outcome for sequence in batch for outcome in _compute([sequence])]
