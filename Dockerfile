@@ -38,7 +38,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /store models/store
 COPY --from=build /app ./
 # the official image has no bytecode of the standard library; these imports write what the service uses of it
-RUN python -c "import service.__main__, service.engine.native" \
+RUN python -c "import service.__main__, service.serve, service.engine.native" \
  && if [ -d /opt/venv/lib/python3.11/site-packages/torch ]; then python -c "import service.engine.packed"; fi
 ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001

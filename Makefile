@@ -6,6 +6,8 @@ TORCH ?= torch==2.13.0
 
 BIN := .venv/bin
 DEVELOP := .venv/.develop
+# an environment of KServe's client, whose pins are not ours
+KSERVE := build/kserve-venv/.made
 # what development needs covers what serving needs
 SERVE := $(firstword $(wildcard $(DEVELOP)) .venv/.serve)
 
@@ -21,7 +23,7 @@ install: $(DEVELOP) ## make .venv with all that development needs
 serve: $(SERVE) ## serve the shipped model on http://127.0.0.1:8000
 	@exec $(BIN)/python -m service
 
-test: $(DEVELOP) ## run all tests; coverage of service/ and models/ must be 95 % or more
+test: $(DEVELOP) $(KSERVE) ## run all tests; coverage of service/ and models/ must be 95 % or more
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 sanitize: $(DEVELOP) ## run the native engine's tests under the address, undefined behaviour and thread sanitizers
@@ -67,4 +69,9 @@ bench: $(DEVELOP) ## measure engines and service on this machine, beside others;
 	@$(BIN)/python -c 'import service.engine._core' 2>/dev/null || { echo "the native engine was not built (it needs a \
 	C++17 compiler and Python.h; pip install -v . shows why): torch takes its place" >&2; \
 	$(BIN)/python -m pip install --quiet "$(TORCH)"; }
+	@touch $@
+
+$(KSERVE):
+	$(PYTHON) -m venv build/kserve-venv
+	build/kserve-venv/bin/python -m pip install --quiet kserve==0.21.0
 	@touch $@

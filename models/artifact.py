@@ -37,6 +37,7 @@ CONFIG, WEIGHTS, TOKENIZER, GOLDEN, SUMS = (
     "golden.json",
     "SHA256SUMS",
 )
+CARD = "README.md"
 REQUIRED = (CONFIG, WEIGHTS, GOLDEN)
 NAME, VERSION = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII), re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 """Names of the two folders of a version in a store, NAME/VERSION; others are not served."""
@@ -80,11 +81,10 @@ class Artifact(NamedTuple):
     golden: list[GoldenCase]
 
 
-def highest_version(folder: Path) -> Path | None:
-    """The highest complete version of the model in `folder`: named by an integer, with its digests, written last."""
+def complete_versions(folder: Path) -> list[int]:
+    """The complete versions of the model in `folder`, the highest first: those with their digests, written last."""
     versions = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
-    complete = [path for path in versions if (path / SUMS).is_file()]
-    return max(complete, key=lambda path: int(path.name), default=None)
+    return sorted((int(path.name) for path in versions if (path / SUMS).is_file()), reverse=True)
 
 
 def read_artifact(folder: Path) -> Artifact:
@@ -152,8 +152,8 @@ def _read_files(folder: Path) -> dict[str, bytes]:
     """Contents of the covered files, each of which has the digest that SHA256SUMS gives."""
     if not folder.is_dir():
         raise ArtifactError(folder, "no such folder")
-    if not (folder / SUMS).exists() and (version := highest_version(folder)):
-        raise ArtifactError(folder, f"is not a version (no {SUMS}): name one, such as {version}")
+    if not (folder / SUMS).exists() and (versions := complete_versions(folder)):
+        raise ArtifactError(folder, f"is not a version (no {SUMS}): name one, such as {folder / str(versions[0])}")
     sums = _read_sums(folder / SUMS)
     if missing := [name for name in REQUIRED if name not in sums]:
         raise ArtifactError(folder / SUMS, f"does not cover {missing[0]}")

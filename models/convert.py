@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import tokenizers
 from pydantic import ValidationError
 
-from models.artifact import Artifact, ArtifactError, GoldenCase, write_artifact
+from models.artifact import CARD, Artifact, ArtifactError, GoldenCase, write_artifact
 from models.config import ModelConfig, Output, Pooling
 from models.extras import needs
 from models.options import Parser, names, number, run_main, store_folder, version_folder, written
@@ -54,8 +54,8 @@ class Arguments(argparse.Namespace):
     max_length: int
 
 
-def parse(argv: Sequence[str] | None) -> Arguments:
-    parser = Parser(PROG, "Brings in a state_dict of embedding + LSTM, GRU or RNN + linear as one model version.")
+def parse(argv: Sequence[str] | None, prog: str) -> Arguments:
+    parser = Parser(prog, "Brings in a state_dict of embedding + LSTM, GRU or RNN + linear as one model version.")
     add = parser.add_argument
     add("weights", type=Path, metavar="WEIGHTS", help=f"made by {SAVE}, or a .safetensors file")
     add("--labels", type=names, required=True, metavar="A,B,...", help="names of the classes, in the model's order")
@@ -93,7 +93,7 @@ def convert(arguments: Arguments) -> None:
     golden = _golden(path, SequenceClassifier.from_weights(config, weights), tokenizer)
     card = model_card(arguments, content, config)
     write_artifact(
-        arguments.out, Artifact(config, weights, tokenizer, golden), extras={"README.md": card.encode(errors="replace")}
+        arguments.out, Artifact(config, weights, tokenizer, golden), extras={CARD: card.encode(errors="replace")}
     )
     print(f"read {path}: {describe(config)}")
     for name, shape in config.tensor_shapes().items():
@@ -189,9 +189,9 @@ def _read(path: Path) -> bytes:
         raise ConvertError(path, f"cannot be read: {error.strerror}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
-    return run_main(PROG, lambda: convert(parse(argv)), (ConvertError, ArtifactError, OSError))
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Exit codes: 0 done, 2 the user's error, 130 interrupted. `prog`: how messages call the command."""
+    return run_main(prog, lambda: convert(parse(argv, prog)), (ConvertError, ArtifactError, OSError))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.formats import DataError, read_records
+from models.formats import DataError, as_text, encodable, read_records
 
 
 class Row(NamedTuple):
@@ -79,11 +79,10 @@ def split_rows(rows: Sequence[Row], validation: float, seed: int) -> tuple[list[
 
 
 def _text(path: Path, number: int, value: object) -> str:
-    if not isinstance(value, str):
-        raise DataError(path, f"the text is {_kind(value)}, not text: mend or remove the row", number)
-    if not value.strip():
+    text = as_text(path, number, value)
+    if not text.strip():
         raise DataError(path, "the text is empty: mend or remove the row", number)
-    return _encodable(path, number, value)
+    return text
 
 
 def _label(path: Path, number: int, value: object) -> str:
@@ -91,16 +90,8 @@ def _label(path: Path, number: int, value: object) -> str:
         raise DataError(path, "the label is missing: mend or remove the row", number)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(path, f"the label is {_kind(value)}, neither text nor an integer: mend the row", number)
-    return _encodable(path, number, str(value).strip())
+    return encodable(path, number, str(value).strip())
 
 
 def _kind(value: object) -> str:
     return "missing" if value is None else f"of type {type(value).__name__}"
-
-
-def _encodable(path: Path, number: int, value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(path, "holds half of a surrogate pair (\\ud800 to \\udfff): mend the row", number) from None
-    return value

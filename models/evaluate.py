@@ -32,13 +32,13 @@ with needs("train"):
 PROG = "python -m models.evaluate"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
-    return run_main(PROG, lambda: evaluate(parse(argv)), (ArtifactError, DataError, DeviceError, OSError))
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Exit codes: 0 done, 2 the user's error, 130 interrupted. `prog`: how messages call the command."""
+    return run_main(prog, lambda: evaluate(parse(argv, prog)), (ArtifactError, DataError, DeviceError, OSError))
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(PROG, "Measures a model version on labelled data, in float32.")
+def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    parser = Parser(prog, "Measures a model version on labelled data, in float32.")
     parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="version folder, as in models/store/NAME/VERSION")
     add_data_options(parser)
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on standard output")

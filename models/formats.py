@@ -6,12 +6,19 @@ A row's number is that of its first line in a text file (a header is line 1) and
 import contextlib
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 Records = Iterator[tuple[int, object, object]]
+Rows = Iterator[tuple[int, list[str]]]
+"""Numbers and fields."""
+Objects = Iterator[tuple[int, str, dict[str, object]]]
+"""Numbers, lines and the JSON objects in them."""
 
 
 class DataError(ValueError):
@@ -21,107 +28,178 @@ class DataError(ValueError):
         super().__init__(f"{path}: {reason}" if row is None else f"{path}, row {row}: {reason}")
 
 
+def form_of(path: Path) -> str:
+    """``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, without the ``.gz``. Raises DataError."""
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    if plain.suffix in (".csv", ".tsv", ".jsonl") or (plain.suffix == ".parquet" and plain == path):
+        return plain.suffix
+    raise DataError(
+        path, "unknown suffix: rename it to what it holds, .csv, .tsv or .jsonl (each plain or .gz) or .parquet"
+    )
+
+
 def read_records(path: Path, text_column: str, label_column: str) -> Records:
     """Raises DataError when the file cannot be read or a row is not of the file's form."""
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
     readers: dict[str, Callable[[Path, str, str], Records]] = {
         ".csv": _csv,
         ".tsv": _tsv,
         ".jsonl": _json_lines,
         ".parquet": _parquet,
     }
-    reader = readers.get(plain.suffix)
-    if reader is None or (reader is _parquet and plain != path):
-        raise DataError(
-            path, "unknown suffix: rename it to what it holds, .csv, .tsv or .jsonl (each plain or .gz) or .parquet"
-        )
-    with _readable(path):
+    reader = readers[form_of(path)]
+    with readable(path):
         yield from reader(path, text_column, label_column)
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, option: str = "--data") -> Iterator[None]:
+    """Turns what goes wrong while a file is read into a DataError; `option` named the file."""
     try:
         yield
     except FileNotFoundError:
-        raise DataError(path, "no such file: check --data") from None
+        raise DataError(path, f"no such file: check {option}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(path, f"is not a whole gzip file ({error}): fetch it again") from error
     except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror}): check --data") from error
+        raise DataError(path, f"cannot be read ({error.strerror}): check {option}") from error
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file with their ends; one by one, so that an undecodable byte has a line number."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
-                raise DataError(path, f"is not UTF-8 ({byte}): convert it, as with iconv -t UTF-8", number) from None
+class Lines(Iterator[str]):
+    """Lines of a text file, plain or .gz, with their ends; one by one, so that an undecodable byte has a line number.
+
+    `number` is that of the last line, `offset` where it ends: bytes of the text, not of the .gz.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._raw = path.open("rb")
+        self._file: io.BufferedReader | gzip.GzipFile = (
+            gzip.GzipFile(fileobj=self._raw) if path.suffix == ".gz" else self._raw
+        )
+        self.number = self.offset = 0
+
+    def __next__(self) -> str:
+        if not (line := self._file.readline()):
+            raise StopIteration
+        self.number += 1
+        self.offset += len(line)
+        try:
+            return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{line[error.start]:02x} at {error.start + 1}"
+            reason = f"is not UTF-8 ({byte}): convert it, as with iconv -t UTF-8"
+            raise DataError(self._path, reason, self.number) from None
+
+    def seek(self, number: int, offset: int) -> None:
+        """Goes on behind the line of that number, which ends there."""
+        self._file.seek(offset)
+        self.number, self.offset = number, offset
+
+    @property
+    def bytes_read(self) -> int:
+        """Of the file as it is on disk."""
+        return self._raw.tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._raw.close()
 
 
 def _csv(path: Path, text_column: str, label_column: str) -> Records:
+    with Lines(path) as lines:
+        yield from _table(path, csv_rows(path, lines), text_column, label_column)
+
+
+def csv_rows(path: Path, lines: Lines) -> Rows:
+    """Takes no more lines than the rows that it has given."""
     csv.field_size_limit(2**31 - 1)
-    yield from _table(path, _csv_rows(path), text_column, label_column)
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_lines(path), strict=True)
-    start = 1
+    start = lines.number + 1
     try:
-        for fields in reader:
+        for fields in csv.reader(lines, strict=True):
             yield start, fields
-            start = reader.line_num + 1
+            start = lines.number + 1
     except csv.Error as error:
         raise DataError(path, f"is not CSV ({error}): quote fields in pairs of double quotes", start) from error
 
 
 def _tsv(path: Path, text_column: str, label_column: str) -> Records:
+    with Lines(path) as lines:
+        yield from _table(path, tsv_rows(lines), text_column, label_column)
+
+
+def tsv_rows(lines: Lines) -> Rows:
     """GLUE's form: plain tabs, a quote is a character like any other."""
-    lines = enumerate(_lines(path), start=1)
-    rows = ((number, line.rstrip("\r\n").split("\t") if line.strip("\r\n") else []) for number, line in lines)
-    yield from _table(path, rows, text_column, label_column)
+    for line in lines:
+        yield lines.number, line.rstrip("\r\n").split("\t") if line.strip("\r\n") else []
 
 
-def _table(path: Path, rows: Iterator[tuple[int, list[str]]], text_column: str, label_column: str) -> Records:
-    _, header = next(rows, (1, []))
-    if not header:
-        raise DataError(path, "is empty or has no header: name the columns in its first line", 1)
-    text, label = (_position(path, header, column, 1) for column in (text_column, label_column))
-    for number, fields in rows:
-        if not fields:  # a blank line
-            continue
-        if len(fields) != len(header):
-            reason = f"has {len(fields)} fields, the header {len(header)}: mend the row, quotes and separators included"
-            raise DataError(path, reason, number)
+def _table(path: Path, rows: Rows, text_column: str, label_column: str) -> Records:
+    header = read_header(path, rows)
+    text, label = (position(path, header, column, 1) for column in (text_column, label_column))
+    for number, fields in whole_rows(path, rows, len(header)):
         yield number, fields[text], fields[label]
 
 
-def _position(path: Path, columns: Sequence[str], column: str, row: int | None) -> int:
+def read_header(path: Path, rows: Rows) -> list[str]:
+    """Names of the columns. Raises DataError."""
+    _, header = next(rows, (1, []))
+    if not header:
+        raise DataError(path, "is empty or has no header: name the columns in its first line", 1)
+    return header
+
+
+def whole_rows(path: Path, rows: Rows, columns: int) -> Rows:
+    """The rows that are no blank lines. Raises DataError for one that has not that many fields."""
+    for number, fields in rows:
+        if not fields:
+            continue
+        if len(fields) != columns:
+            reason = f"has {len(fields)} fields, the header {columns}: mend the row, quotes and separators included"
+            raise DataError(path, reason, number)
+        yield number, fields
+
+
+def position(
+    path: Path,
+    columns: Sequence[str],
+    column: str,
+    row: int | None,
+    options: str = "--text-column and --label-column",
+) -> int:
+    """Where the column stands. Raises DataError, naming the `options` that choose it."""
     if column not in columns:
-        choice = f"choose with --text-column and --label-column from {', '.join(columns)}"
-        raise DataError(path, f"has no column {column!r}: {choice}", row)
+        raise DataError(path, f"has no column {column!r}: choose with {options} from {', '.join(columns)}", row)
     return columns.index(column)
 
 
 def _json_lines(path: Path, text_column: str, label_column: str) -> Records:
     first = True
-    for number, line in enumerate(_lines(path), start=1):
+    with Lines(path) as lines:
+        for number, _, record in json_objects(path, lines):
+            if first:
+                for column in (text_column, label_column):
+                    position(path, list(record), column, number)
+                first = False
+            yield number, record.get(text_column), record.get(label_column)
+
+
+def json_objects(path: Path, lines: Lines) -> Objects:
+    """One a line that is not blank. Raises DataError."""
+    for line in lines:
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(path, f"is not JSON ({error}): write one object a line", number) from error
+            raise DataError(path, f"is not JSON ({error}): write one object a line", lines.number) from error
         if not isinstance(record, dict):
-            raise DataError(path, "is not a JSON object: write one object a line", number)
-        if first:
-            for column in (text_column, label_column):
-                _position(path, list(record), column, number)
-            first = False
-        yield number, record.get(text_column), record.get(label_column)
+            raise DataError(path, "is not a JSON object: write one object a line", lines.number)
+        yield lines.number, line, record
 
 
 def _parquet(path: Path, text_column: str, label_column: str) -> Records:
@@ -134,7 +212,7 @@ def _parquet(path: Path, text_column: str, label_column: str) -> Records:
     try:
         with parquet.ParquetFile(path) as file:
             for column in (text_column, label_column):
-                _position(path, file.schema_arrow.names, column, None)
+                position(path, file.schema_arrow.names, column, None)
             for batch in file.iter_batches(columns=[text_column, label_column]):
                 texts, labels = batch.column(text_column), batch.column(label_column)
                 for text, label in zip(texts, labels, strict=True):
@@ -144,3 +222,20 @@ def _parquet(path: Path, text_column: str, label_column: str) -> Records:
         raise DataError(path, "the text is not UTF-8: mend or remove the row", number) from None
     except pa.ArrowException as error:
         raise DataError(path, f"is not a whole Parquet file ({str(error).splitlines()[0]}): write it again") from error
+
+
+def as_text(path: Path, number: int, value: object) -> str:
+    """The value of a text column. Raises DataError, naming the row, where it is no text."""
+    if not isinstance(value, str):
+        kind = "missing" if value is None else f"of type {type(value).__name__}"
+        raise DataError(path, f"the text is {kind}, not text: mend or remove the row", number)
+    return encodable(path, number, value)
+
+
+def encodable(path: Path, number: int, value: str) -> str:
+    """The string itself. Raises DataError where it cannot be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(path, "holds half of a surrogate pair (\\ud800 to \\udfff): mend the row", number) from None
+    return value

@@ -11,6 +11,8 @@ from typing import Any, NoReturn, get_args
 from models.artifact import NAME, VERSION
 from models.config import Cell, Pooling
 
+TRAIN = "python -m models.train"
+
 
 class Parser(argparse.ArgumentParser):
     """One line on standard error and exit code 2 for a wrong command; no abbreviated options."""
@@ -87,8 +89,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def training_settings(argv: Sequence[str] | None = None) -> TrainingSettings:
-    parser = Parser("python -m models.train", "Trains a text classifier and writes one model version.")
+def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> TrainingSettings:
+    parser = Parser(prog, "Trains a text classifier and writes one model version.")
     add = parser.add_argument_group("data").add_argument
     add_data_options(parser)
     add("--data-name", metavar="TEXT", help="public name of the data, for the model card")

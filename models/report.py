@@ -13,6 +13,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from models.artifact import CARD
 from models.config import ModelConfig
 from models.metrics import Metrics
 from models.options import TrainingSettings, command_line, public
@@ -35,7 +36,7 @@ class Report(NamedTuple):
 def report_files(report: Report) -> dict[str, bytes]:
     """Name and content of each file."""
     return {
-        "README.md": model_card(report).encode(),
+        CARD: model_card(report).encode(),
         "metrics.json": metrics_json(report).encode(),
         "curves.png": _png(curves(report.history, report.best_epoch)),
         "confusion.png": _png(confusion(report.metrics, report.config.labels)),

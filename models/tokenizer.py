@@ -1,5 +1,6 @@
 """Word-level tokenizer over Hugging Face ``tokenizers``: text in, token ids out. No torch."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Self
 
@@ -65,7 +66,19 @@ class Tokenizer:
         """One more than the highest token id."""
         return 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
+    @property
+    def unknown_id(self) -> int | None:
+        """What a word outside the vocabulary becomes; None where there is no such id (bytes)."""
+        model = json.loads(self.to_json())["model"]
+        token = model.get("unk_token")
+        return self._tokenizer.token_to_id(token) if token is not None else model.get("unk_id")
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; a text without any token gives an empty list."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text stands in it, as offsets of code points ``[start, end)``."""
+        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)  # encode alone keeps the GIL
+        return encoding.offsets

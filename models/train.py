@@ -22,7 +22,7 @@ from models.corpus import Corpus, file_digest, read_corpus
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import measure
-from models.options import TrainingSettings, public, run_main, training_settings, written
+from models.options import TRAIN, TrainingSettings, public, run_main, training_settings, written
 from models.scores import scores
 from models.tokenizer import PAD_ID
 
@@ -47,7 +47,6 @@ with needs("train"):
     from models.report import Report, report_files
     from models.run import DivergedError, Run
 
-PROG = "python -m models.train"
 WARM_UP = 0.05
 """Share of all steps in which the learning rate rises."""
 
@@ -56,8 +55,8 @@ class SettingsError(ValueError):
     """Settings that do not fit together."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 the user's error, 130 interrupted."""
+def main(argv: Sequence[str] | None = None, prog: str = TRAIN) -> int:
+    """Exit codes: 0 done, 2 the user's error, 130 interrupted. `prog`: how messages call the command."""
     words = sys.argv[1:] if argv is None else argv
     settings: TrainingSettings | None = None
     errors = (SettingsError, DataError, ArtifactError, CheckpointError, DeviceError, DivergedError, OSError)
@@ -65,16 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         nonlocal settings
         with stop_signals() as stop:
-            settings = training_settings(words)
+            settings = training_settings(words, prog)
             train(settings, Console(stderr=True), stop)
 
     def outcome() -> str:
         if settings and has_checkpoint(working_folder(settings.out)):
             given = [word for word in words if word != "--resume"]
-            return f"to go on: {PROG} {shlex.join(given)} --resume"
+            return f"to go on: {prog} {shlex.join(given)} --resume"
         return "" if settings and settings.out.exists() else "nothing was written"
 
-    return run_main(PROG, work, errors, outcome)
+    return run_main(prog, work, errors, outcome)
 
 
 class Stop:

@@ -5,35 +5,48 @@ import logging
 import re
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import problem
+from service.dialects import refusal
 from service.logs import request_id
 from service.metrics import Metrics
+
+if TYPE_CHECKING:  # an extra
+    from service.tracing import Traces
 
 log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
 """Status in logs and metrics where the client left before its reply (nginx's number; never sent)."""
 
-PROBES = ("/livez", "/readyz", "/metrics")
-"""Asked every few seconds by machines: logged at level debug."""
+PROBES = ("/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/tei/health")
+"""Asked every few seconds by machines: logged at level debug, and not traced."""
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+"""Told by their names in metrics and traces; there is no end to the others."""
 
 
 class Access:
-    """ASGI middleware around everything that answers a request."""
+    """ASGI middleware around everything that answers a request.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    Where there are `traces`, ``scope["phases"]`` is a list: whoever answers notes the name of a phase there, and when
+    it began by the monotonic clock.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: "Traces | None" = None) -> None:
+        self._app, self._metrics, self._traces = app, metrics, traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
+        began = time.monotonic()
+        if self._traces:
+            scope["phases"] = []
         sent = Headers(scope=scope).get("x-request-id", "")
         identity = sent if re.fullmatch(r"[\w.:/+=-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex
         token = request_id.set(identity)
@@ -55,17 +68,21 @@ class Access:
             log.warning("cut off by the shutdown")
             if not status:
                 detail = "the shutdown was cut short (LSTMSERVE_SHUTDOWN_SECONDS or a signal): send it elsewhere"
-                await problem(503, detail, identity)(scope, receive, send_with_id)
+                await refusal(scope["path"], 503, detail, identity)(scope, receive, send_with_id)
         except Exception:
             log.exception("unexpected error")
             if status:
                 raise
-            failed = problem(500, "unexpected error; the log has it under the request id", identity)
+            detail = "unexpected error; the log has it under the request id"
+            failed = refusal(scope["path"], 500, detail, identity)
             await failed(scope, receive, send_with_id)
         finally:
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "none")
-            self._metrics.replied(scope["method"], route, status, seconds)
+            ended = time.monotonic()
+            method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+            route = getattr(scope.get("route"), "path", None)
+            self._metrics.replied(method, route or "none", status, ended - began)
+            if self._traces and route not in PROBES:
+                self._traces.record(scope, method, route, status, identity, began, ended)
             log.log(
                 logging.DEBUG if route in PROBES else logging.INFO,
                 "request",
@@ -74,7 +91,7 @@ class Access:
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
-                    "ms": round(1000 * seconds, 3),
+                    "ms": round(1000 * (ended - began), 3),
                 },
             )
             request_id.reset(token)

@@ -44,14 +44,15 @@ class Batcher:
     """Runs the sequences of all requests together on the engine."""
 
     def __init__(self, engine: Engine, metrics: Metrics, *, queue_tokens: int) -> None:
-        self._engine, self._metrics = engine, metrics
+        self._engine = engine
         self._scheduler = Scheduler(queue_tokens)
         self._requests: dict[Sequence, _Request] = {}
         """Of every sequence that waits in the scheduler or is held by the engine."""
         self._running = False
         self._noted = 0.0
         """Until when the engine's work is noted in the drain rate."""
-        metrics.watch_queue(lambda: self._scheduler.sequences, lambda: self._scheduler.tokens)
+        metrics.watch_queue(lambda: self._scheduler.sequences, lambda: self._scheduler.tokens, self._oldest)
+        metrics.watch_work(lambda: engine.work)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -70,19 +71,26 @@ class Batcher:
         return self._running and self._engine.healthy
 
     async def run(
-        self, weights: Hashable, token_ids: list[list[int]], *, seconds: float, urgent: bool = False
+        self,
+        weights: Hashable,
+        token_ids: list[list[int]],
+        *,
+        seconds: float,
+        urgent: bool = False,
+        bounded: bool = True,
     ) -> Answer:
         """Logits of all sequences of one request.
 
         Raises NotReady or Overloaded before anything is queued, DeadlineExceeded after `seconds`, or the first error
-        of any of the sequences. A caller that is cancelled frees what it holds.
+        of any of the sequences. A caller that is cancelled frees what it holds. What is not `bounded`, the service's
+        own work, is queued even where the queue is full.
         """
         if not self.healthy:
             raise NotReady("the engine does not run, or a thread of it has ended: send requests elsewhere")
         arrived = time.monotonic()
         deadline = arrived + seconds
         sequences = [Sequence(tokens, weights, deadline, arrived, urgent) for tokens in token_ids]
-        self._scheduler.admit(sequences)
+        self._scheduler.admit(sequences, bounded=bounded)
         request = _Request(sequences, self._loop.create_future())
         for sequence in sequences:
             self._requests[sequence] = request
@@ -99,9 +107,12 @@ class Batcher:
                 self._forget(sequences)
         done = time.monotonic()
         started = max(sequence.started for sequence in sequences)
-        answer = Answer([request.logits[sequence] for sequence in sequences], started - arrived, done - started)
-        self._metrics.answered(answer.queue, answer.compute, [len(tokens) for tokens in token_ids])
-        return answer
+        return Answer([request.logits[sequence] for sequence in sequences], started - arrived, done - started)
+
+    def _oldest(self) -> float:
+        """Seconds that the oldest of the waiting sequences has waited; they were added in the order they came."""
+        first = next((sequence for sequence in self._requests if sequence.waiting), None)
+        return time.monotonic() - first.arrived if first else 0.0
 
     def _pump(self) -> None:
         """Starts what waits while the engine has room."""

@@ -1,7 +1,9 @@
-"""Every way a request can fail, and the one shape in which it is told (RFC 9457).
+"""Every way a request can fail.
 
 ServiceError
 ├── NotJSON               400
+├── Unauthorized          401, WWW-Authenticate
+├── Forbidden             403
 ├── UnknownModel          404
 ├── BodyTooSlow           408
 ├── BodyTooLarge          413
@@ -18,9 +20,6 @@ BackendError is apart: no request's error, but the reason why no engine can serv
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import ClassVar, NamedTuple
-
-from pydantic_core import to_json
-from starlette.responses import Response
 
 MAX_LISTED = 20
 """Field errors listed in one reply; their count is always given."""
@@ -52,6 +51,17 @@ class ServiceError(Exception):
 
 class NotJSON(ServiceError):
     status = HTTPStatus.BAD_REQUEST
+
+
+class Unauthorized(ServiceError):
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Forbidden(ServiceError):
+    status = HTTPStatus.FORBIDDEN
 
 
 class UnknownModel(ServiceError):
@@ -112,26 +122,3 @@ class DeadlineExceeded(ServiceError):
 
 class BackendError(RuntimeError):
     """No engine can run here as asked; the message is one line with the remedy."""
-
-
-def problem(
-    status: int,
-    detail: str,
-    request_id: str,
-    *,
-    errors: Sequence[FieldError] = (),
-    count: int = 0,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """An ``application/problem+json`` reply."""
-    body: dict[str, object] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
-        "detail": detail,
-        "request_id": request_id,
-    }
-    if errors:
-        body["errors"] = [error._asdict() for error in errors]
-        body["error_count"] = count
-    return Response(to_json(body), status, headers, "application/problem+json")

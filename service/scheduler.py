@@ -42,15 +42,15 @@ class Scheduler:
         self._pace = 0.0
         """Seconds a token at the measured drain rate; 0 while nothing is measured."""
 
-    def admit(self, sequences: Many[Sequence]) -> None:
-        """Queues a request's sequences, all or none. Raises Overloaded when their tokens would not fit."""
+    def admit(self, sequences: Many[Sequence], *, bounded: bool = True) -> None:
+        """Queues a request's sequences, all or none. Raises Overloaded when it is `bounded` and they would not fit."""
         tokens = 0
         entries = []
         for sequence in sequences:
             tokens += len(sequence.token_ids)
             rank = sequence.arrived - HEAD_START * sequence.urgent + tokens * self._pace
             entries.append((rank, next(self._order), sequence))
-        if self.tokens + tokens > self.max_tokens:
+        if bounded and self.tokens + tokens > self.max_tokens:
             raise Overloaded(
                 f"{self.tokens} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "
                 "(LSTMSERVE_QUEUE_TOKENS); come back after Retry-After seconds",

@@ -1,4 +1,4 @@
-"""``python -m service``: settings -> verified models -> uvicorn; owns the signals."""
+"""Settings -> verified models -> uvicorn; owns the signals."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from service import logs
 from service.app import create_app
 from service.engine import choose
 from service.errors import BackendError
-from service.repository import open_repository
-from service.settings import Settings, SettingsError
+from service.repository import Repository
+from service.settings import PROG, Settings, SettingsError
 
 log = logging.getLogger("service")
 
@@ -30,10 +30,10 @@ class Server(uvicorn.Server):
         yield
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Serves until SIGTERM or SIGINT. Exit status: 0 after a clean shutdown, 2 when it cannot start."""
     try:
-        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        settings = Settings.load(sys.argv[1:] if arguments is None else arguments, os.environ, prog)
         return _serve(settings)
     except (SettingsError, ArtifactError, BackendError, OSError) as error:
         print(f"lstm-serve: {error}", file=sys.stderr)
@@ -43,29 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(settings: Settings) -> int:
     logs.configure(settings.log_level)
     engine = choose(settings)
-    try:
-        repository = open_repository(settings.store, settings.model, engine)
-        listener = _listen(settings.host, settings.port)
-    except BaseException:  # a signal's exit too; from here on the application closes it
-        engine.close()
-        raise
-    log.info(
-        "serving",
-        extra={
-            "address": _url(listener),
-            "models": {model.name: {"version": model.version, "precision": model.precision} for model in repository},
-            "engine": engine.name,
-            "precisions": engine.precisions,
-            "device": engine.device,
-            "threads": engine.threads,
-        },
-    )
+    repository = Repository(settings.model, keep=settings.keep_served)
     app = create_app(settings, repository, engine)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
+        lifespan="off",  # it is entered here, so that what it raises is told in one line
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )
@@ -84,9 +69,24 @@ def _serve(settings: Settings) -> int:
             app.state.draining = True
             log.info("draining", extra={"seconds": seconds})
 
-        loop.add_signal_handler(signal.SIGTERM, drain, settings.drain_seconds)
-        loop.add_signal_handler(signal.SIGINT, drain, 0)
-        await server.serve(sockets=[listener])
+        async with app.router.lifespan_context(app):
+            listener = _listen(settings.host, settings.port)
+            loop.add_signal_handler(signal.SIGTERM, drain, settings.drain_seconds)
+            loop.add_signal_handler(signal.SIGINT, drain, 0)
+            log.info(
+                "serving",
+                extra={
+                    "address": _url(listener),
+                    "models": {
+                        model.name: {"version": model.version, "precision": model.precision} for model in repository
+                    },
+                    "engine": engine.name,
+                    "precisions": engine.precisions,
+                    "device": engine.device,
+                    "threads": engine.threads,
+                },
+            )
+            await server.serve(sockets=[listener])
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(serve())
@@ -108,10 +108,3 @@ def _listen(host: str, port: int) -> socket.socket:
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
-
-
-if __name__ == "__main__":
-    # until the event loop handles them; without a handler process 1 of a container would not hear SIGTERM
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    sys.exit(main())

@@ -4,11 +4,12 @@ import argparse
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn, Self, get_args
+from typing import Literal, NoReturn, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PREFIX = "LSTMSERVE_"
+PROG = "python -m service"
 
 
 class SettingsError(ValueError):
@@ -24,6 +25,18 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")
     store: Path = Field(Path("models/store"), description="folder of models: NAME/VERSION/")
     model: str = Field("imdb", min_length=1, description="model that answers where a route names none")
+    pins: str = Field(
+        "",
+        pattern=r"^(\w[\w.-]*=[1-9][0-9]*(,\w[\w.-]*=[1-9][0-9]*)*)?$",
+        description="versions that serve of some models, as in imdb=1,topics=3, whatever higher ones there are",
+    )
+    watch: bool = Field(False, description="load what appears in the store, and what takes a higher number, by itself")
+    keep_served: int = Field(
+        0, ge=0, le=100_000, description="answered token sequences kept of each model, to try a new version on"
+    )
+    admin_key_file: Path | None = Field(
+        None, description="file with the key that loads and unloads models (Authorization: Bearer); none: refused"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is a GPU, else cpu")
     engine: Literal["auto", "native", "packed"] = Field(
         "auto", description="auto: packed (torch) on cuda, native on the CPU; packed there too where that is not built"
@@ -45,6 +58,11 @@ class Settings(BaseModel):
     max_sequences: int = Field(256, ge=1, description="most sequences of one request")
     max_body_bytes: int = Field(4 << 20, ge=1, description="most bytes of one request body")
     queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
+    explain_tokens: int = Field(
+        1 << 18,
+        ge=0,
+        description="most that one request's explanations may compute: the tokens of each text squared, summed",
+    )
     timeout_ms: int = Field(
         30_000, ge=1, le=86_400_000, description="time to answer a request; a client may ask for less, not more"
     )
@@ -53,6 +71,9 @@ class Settings(BaseModel):
     )
     drain_seconds: float = Field(1.0, ge=0, le=3600, description="time from SIGTERM (not ready) to the listener's end")
     shutdown_seconds: int = Field(30, ge=0, le=3600, description="time then given to requests in flight")
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="otlp: send a trace of each request (OpenTelemetry), as the OTEL_* variables say"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
 
     @model_validator(mode="after")
@@ -63,19 +84,30 @@ class Settings(BaseModel):
                 f"{variable('max_sequences')} = {self.max_tokens * self.max_sequences}: the largest allowed request "
                 "could never be admitted; raise it or lower them"
             )
+        if self.queue_tokens < self.explain_tokens:
+            raise ValueError(
+                f"{variable('queue_tokens')}={self.queue_tokens} is below {variable('explain_tokens')}="
+                f"{self.explain_tokens}: the largest explanation could never be admitted; raise it or lower that"
+            )
         return self
 
+    @property
+    def pinned(self) -> dict[str, int]:
+        """Version by model."""
+        pairs = (pin.split("=") for pin in self.pins.split(",") if pin)
+        return {name: int(version) for name, version in pairs}
+
     @classmethod
-    def load(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
-        """Settings from the environment, overridden by flags.
+    def load(cls, arguments: Sequence[str], environment: Mapping[str, str], prog: str = PROG) -> Self:
+        """Settings from the environment, overridden by flags; `prog`: how messages call the command.
 
         Raises SettingsError; exits as argparse does for ``--help``.
         """
         values: dict[str, str] = {}
         for name, value in environment.items():
             if name.startswith(PREFIX):
-                values[_field(name)] = value
-        flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+                values[_field(name, prog)] = value
+        flags = {name: value for name, value in vars(_parser(prog).parse_args(arguments)).items() if value is not None}
         try:
             return cls.model_validate(values | flags)
         except ValidationError as error:
@@ -95,11 +127,11 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _field(name: str) -> str:
+def _field(name: str, prog: str) -> str:
     field = name.removeprefix(PREFIX).lower()
     if field in Settings.model_fields and name == variable(field):
         return field
-    raise SettingsError(f"{name}: unknown setting{_meant(field, variable)} (python -m service --help lists them)")
+    raise SettingsError(f"{name}: unknown setting{_meant(field, variable)} ({prog} --help lists them)")
 
 
 def _meant(word: str, spell: Callable[[str], str]) -> str:
@@ -112,18 +144,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, with the flag that may be meant."""
         word = message.removeprefix("unrecognized arguments: --").split(" ")[0].split("=")[0].replace("-", "_")
-        raise SettingsError(f"{message}{_meant(word, flag)} (python -m service --help lists the flags)")
+        raise SettingsError(f"{message}{_meant(word, flag)} ({self.prog} --help lists the flags)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m service",
+        prog=prog,
         allow_abbrev=False,
         description="Serves recurrent sequence classifiers over HTTP.",
         epilog=f"Each flag is also an environment variable: --port is {PREFIX}PORT. Flags win.",
     )
     for name, info in Settings.model_fields.items():
-        choices = get_args(info.annotation)
+        choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
         metavar = "{" + ",".join(choices) + "}" if choices else "VALUE"
         parser.add_argument(flag(name), metavar=metavar, help=f"{info.description} (default: {info.default})")
     return parser

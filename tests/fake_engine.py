@@ -16,9 +16,10 @@ from fastapi import FastAPI
 
 from models.artifact import Artifact
 from service.app import create_app
+from service.engine import Work
 from service.engine.bell import Bell
 from service.repository import Model, Repository
-from service.schemas import Problem
+from service.schemas.shared import Problem
 from service.sequence import Outcome, Sequence
 from service.settings import Settings
 from tests.tiny import tiny_config
@@ -26,7 +27,13 @@ from tests.tiny import tiny_config
 POISON = 39
 """A sequence that holds this token id ends with an error of its own."""
 
-LIMITS: dict[str, Any] = {"max_tokens": 32, "max_sequences": 8, "queue_tokens": 256, "max_body_bytes": 4096}
+LIMITS: dict[str, Any] = {
+    "max_tokens": 32,
+    "max_sequences": 8,
+    "queue_tokens": 256,
+    "max_body_bytes": 4096,
+    "explain_tokens": 256,
+}
 """Small limits; the models of `repository` take shorter sequences still."""
 
 
@@ -79,7 +86,11 @@ class Fake:
         self._taken = 0
         self._done: dict[Sequence, int] = {}  # tokens computed of each started sequence
 
-    def load(self, artifact: Artifact, precision: str) -> Hashable:
+    @property
+    def work(self) -> Work:
+        return Work(len(self.steps), sum(map(len, self.steps)))
+
+    def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> Hashable:
         return precision
 
     @property
@@ -142,12 +153,11 @@ class Fake:
 
 def repository() -> Repository:
     """Models that are not on disk: `tiny`, the default, `odd` with another pad id, and `small`."""
-    models = [
-        Model("tiny", 1, tiny_config(max_length=16), "weights", "float32"),
-        Model("odd", 7, tiny_config(max_length=16, pad_id=3), "weights", "float32"),
-        Model("small", 1, tiny_config(max_length=6, vocab_size=10), "weights", "float32"),
-    ]
-    return Repository(models, "tiny")
+    found = Repository("tiny")
+    found.put(Model("tiny", 1, tiny_config(max_length=16), "weights", "float32"))
+    found.put(Model("odd", 7, tiny_config(max_length=16, pad_id=3), "weights", "float32"))
+    found.put(Model("small", 1, tiny_config(max_length=6, vocab_size=10), "weights", "float32"))
+    return found
 
 
 def fake_app(fake: Fake, **settings: Any) -> FastAPI:

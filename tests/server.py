@@ -64,6 +64,6 @@ class Server:
             self.lines.append(line)
             if line.startswith("{"):
                 self.log.append(json.loads(line))
-                if self.log[-1]["message"] == "Application startup complete.":
+                if self.log[-1]["message"] == "serving":
                     self._listening.set()
         self._listening.set()

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from service import logs
-from service.access import CLIENT_LEFT, Access
+from service.access import CLIENT_LEFT, PROBES, Access
 from service.errors import NotReady
 from service.logs import request_id
 from service.metrics import Metrics
@@ -147,7 +147,7 @@ async def test_a_line_for_every_request(client: httpx.AsyncClient, caplog: pytes
 
 async def test_probes_are_logged_at_debug_alone(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    for path in ("/livez", "/readyz", "/metrics"):
+    for path in PROBES:
         await client.get(path)
         levels = [record.levelname for record in caplog.records if getattr(record, "path", None) == path]
         assert levels == ["DEBUG"]
@@ -165,6 +165,16 @@ async def test_metrics_are_by_route_template(client: httpx.AsyncClient) -> None:
     assert found['lstmserve_request_seconds_count{route="/identity/{item}"}'] == 3
     assert found["lstmserve_requests_in_flight"] == 1, "the one that asks"
     assert not [name for name in found if "/nowhere" in name]
+
+
+async def test_methods_without_end_are_one(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for n in range(5):
+        assert (await client.request(f"BREW{n}", "/predict")).status_code == 405
+    found = await samples(client)
+    assert found['lstmserve_requests_total{method="_OTHER",route="/predict",status="405"}'] == 5
+    assert not [name for name in found if "BREW" in name]
+    assert last_request(caplog)["method"] == "BREW4", "the log tells it"
 
 
 async def test_what_is_not_http_passes() -> None:

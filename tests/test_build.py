@@ -43,7 +43,9 @@ def contents(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     return {
-        re.sub(r"^[^/]+\.dist-info/(?=licenses/)", "", name) for name in names if not re.match(r".+-info/\w+$", name)
+        re.sub(r"^[^/]+\.dist-info/(?=licenses/)", "", name)
+        for name in names
+        if not re.match(r".+-info/\w+(\.txt)?$", name)
     }
 
 
@@ -59,6 +61,7 @@ def test_a_wheel_holds_the_native_engine(checkout: Path) -> None:
     (extension,) = (name for name in added if name.startswith("service/engine/_core."))
     assert added == {extension, "licenses/LICENSE", "licenses/LICENSE.nanobind"}
     assert python_and_store(checkout) <= contents(wheel)
+    assert {f"service/page/{name}" for name in ("index.html", "page.css", "page.js")} <= contents(wheel)
 
 
 @pytest.mark.parametrize("reason", ["an error in a source", "no compiler"])

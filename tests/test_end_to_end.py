@@ -10,7 +10,7 @@ import numpy as np
 from models.artifact import read_artifact
 from models.evaluate import main as evaluate
 from models.golden import SENTENCES
-from service.repository import BFLOAT16_TOLERANCE
+from service.verification import BFLOAT16_TOLERANCE
 from tests.server import Server
 
 STORE = Path(__file__).parent.parent / "models/store"

@@ -9,8 +9,18 @@ from starlette.requests import Request
 
 from service import errors
 from service.app import _on_service_error
-from service.errors import BodyTooLarge, BodyTooSlow, DeadlineExceeded, FieldError, Overloaded, ServiceError, problem
-from service.schemas import Problem
+from service.dialects import refusal
+from service.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    DeadlineExceeded,
+    FieldError,
+    Overloaded,
+    ServiceError,
+    Unauthorized,
+)
+from service.metrics import Metrics
+from service.schemas.shared import Problem
 
 pytestmark = pytest.mark.anyio
 
@@ -20,8 +30,10 @@ FAMILY = ServiceError.__subclasses__()
 def make(kind: type[ServiceError]) -> ServiceError:
     if kind is BodyTooLarge:
         return BodyTooLarge(10)
-    if kind in (BodyTooSlow, DeadlineExceeded):
-        return kind()
+    if kind is BodyTooSlow:
+        return BodyTooSlow()
+    if kind is DeadlineExceeded:
+        return DeadlineExceeded()
     if kind is Overloaded:
         return Overloaded("full", 7)
     return kind("what happened")
@@ -35,15 +47,15 @@ def test_the_docstring_draws_the_whole_tree() -> None:
 
 def test_statuses_are_distinct_errors() -> None:
     statuses = [kind.status for kind in FAMILY]
-    assert len(set(statuses)) == len(statuses) == 10
+    assert len(set(statuses)) == len(statuses) == 12
     assert all(400 <= status < 600 for status in statuses)
 
 
 @pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
-async def test_each_renders_to_the_one_shape(kind: type[ServiceError]) -> None:
-    error = make(kind)
+async def test_each_renders_to_the_one_shape_and_is_counted(kind: type[ServiceError]) -> None:
+    error, metrics = make(kind), Metrics()
     assert str(error) == error.detail
-    reply = await _on_service_error(Request({"type": "http"}), error)
+    reply = await _on_service_error(metrics)(Request({"type": "http", "path": "/x", "headers": []}), error)
     assert reply.status_code == kind.status
     assert reply.headers["content-type"] == "application/problem+json"
     body = json.loads(bytes(reply.body))
@@ -57,15 +69,17 @@ async def test_each_renders_to_the_one_shape(kind: type[ServiceError]) -> None:
     Problem.model_validate(body, strict=True)
     for name, value in error.headers.items():
         assert reply.headers[name] == value
+    assert metrics.registry.get_sample_value("lstmserve_refusals_total", {"reason": kind.__name__}) == 1
 
 
 def test_headers_of_those_that_have_some() -> None:
     assert make(Overloaded).headers == {"Retry-After": "7"}
-    assert [kind for kind in FAMILY if make(kind).headers] == [BodyTooSlow, BodyTooLarge, Overloaded]
+    assert make(Unauthorized).headers == {"WWW-Authenticate": "Bearer"}
+    assert {kind for kind in FAMILY if make(kind).headers} == {Unauthorized, BodyTooSlow, BodyTooLarge, Overloaded}
 
 
 def test_field_errors_are_told_with_their_count() -> None:
-    reply = problem(422, "bad", "id-1", errors=[FieldError("#/a", "is wrong")], count=30, headers={"X-Y": "z"})
+    reply = refusal("/", 422, "bad", "id-1", errors=[FieldError("#/a", "is wrong")], count=30, headers={"X-Y": "z"})
     body = json.loads(bytes(reply.body))
     assert body["errors"] == [{"pointer": "#/a", "detail": "is wrong"}]
     assert body["error_count"] == 30

@@ -12,25 +12,76 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ALLOWED = {
-    "service.__main__": {"service.app", "service.engine", "service.logs", "service.repository", "service.settings"},
+    "service.__main__": {"service.serve", "service.signals"},
+    "service.cli": {"service.serve", "service.signals", "service.score"},
+    "service.serve": {"service.app", "service.engine", "service.logs", "service.repository"},
     "service.app": {
         "service.access",
+        "service.batcher",
+        "service.dialects",
+        "service.engine",
+        "service.judgements",
+        "service.loader",
         "service.logs",
+        "service.openapi",
+        "service.repository",
         "service.routes",
+        "service.store",
+        "service.tracing",
+        "service.verification",
+        "service.watcher",
+    },
+    "service.routes": {
+        "service.batcher",
+        "service.body",
+        "service.comparison",
+        "service.dialects",
+        "service.explain",
+        "service.judgements",
+        "service.loader",
+        "service.repository",
+        "service.statistics",
+        "service.store",
+        "service.tensors",
+        "service.texts",
+        "service.tracing",
+        "service.verdict",
+    },
+    "service.score": {
         "service.batcher",
         "service.engine",
         "service.repository",
+        "service.sequence",
+        "service.store",
+        "service.texts",
+        "service.verdict",
+        "service.verification",
     },
-    "service.routes": {"service.batcher", "service.repository", "service.body"},
+    "service.watcher": {"service.loader"},
+    "service.loader": {"service.comparison", "service.repository", "service.store", "service.verification"},
+    "service.verification": {"service.batcher", "service.engine", "service.repository"},
+    "service.comparison": {"service.repository", "service.verdict"},
+    "service.explain": {"service.texts", "service.verdict"},
+    "service.judgements": {"service.repository", "service.texts"},
+    "service.texts": {"service.repository"},
     "service.batcher": {"service.scheduler", "service.engine", "service.sequence"},
-    "service.repository": {"service.engine", "service.sequence"},
     "service.scheduler": {"service.sequence"},
     "service.engine": {"service.sequence"},
-    "service.access": {"service.logs"},
-    "service.logs": set(),
+    "service.access": {"service.dialects", "service.logs", "service.tracing"},
     "service.body": set(),
-    "service.schemas": set(),
+    "service.client": set(),
+    "service.dialects": set(),
+    "service.logs": set(),
+    "service.openapi": set(),
+    "service.repository": set(),
     "service.sequence": set(),
+    "service.signals": set(),
+    "service.statistics": set(),
+    "service.store": set(),
+    "service.tensors": set(),
+    "service.tracing": set(),
+    "service.verdict": set(),
+    "service.schemas": set(),
     "service.settings": set(),
     "service.errors": set(),
     "service.metrics": set(),
@@ -41,11 +92,33 @@ LEAVES = {"service.schemas", "service.settings", "service.errors", "service.metr
 """They import none of ours, but that schemas may raise errors."""
 
 FROM_MODELS = {
-    "service.__main__": {"models.artifact"},
-    "service.repository": {"models.artifact", "models.config"},
+    "service.cli": {"models.convert", "models.evaluate", "models.train"},
+    "service.serve": {"models.artifact"},
+    "service.routes.admin": {"models.artifact"},
+    "service.routes.models": {"models.artifact"},
+    "service.comparison": set[str](),
     "service.engine": {"models.artifact"},
     "service.engine.native": {"models.artifact", "models.config"},
     "service.engine.packed": {"models.artifact", "models.network"},
+    "service.explain": {"models.config"},
+    "service.judgements": {"models.config", "models.scores"},
+    "service.loader": {"models.artifact"},
+    "service.repository": {"models.artifact", "models.config", "models.tokenizer"},
+    "service.score.command": {
+        "models.artifact",
+        "models.corpus",
+        "models.extras",
+        "models.formats",
+        "models.options",
+    },
+    "service.score.files": {"models.formats"},
+    "service.score.model": {"models.artifact"},
+    "service.score.parquet": {"models.extras", "models.formats"},
+    "service.score.partial": {"models.durable"},
+    "service.score.pipeline": {"models.config"},
+    "service.store": {"models.artifact"},
+    "service.verdict": {"models.config", "models.scores"},
+    "service.verification": {"models.artifact", "models.config"},
 }
 
 TORCH = {
@@ -67,7 +140,7 @@ WITHOUT_TORCH = {
         f"models.{name}"
         for name in ("artifact", "config", "data", "metrics", "options", "scores", "state_dict", "tokenizer")
     ),
-    *(f"service.{name}" for name in ("__main__", "app", "batcher", "engine", "repository", "routes.predict")),
+    *(f"service.{name}" for name in ("__main__", "serve", "app", "cli", "engine", "client", "score.command")),
     *(f"service.engine.{name}" for name in ("bell", "cores", "native")),
 }
 """Modules from which torch is not even reached; with what they import, all that serving and reading files need."""
@@ -111,7 +184,7 @@ def ours(name: str, *, on_import: bool = False) -> set[str]:
 
 def room(name: str) -> str:
     """The module, or the package that stands for its parts."""
-    for package in ("service.routes", "service.engine"):
+    for package in ("service.routes", "service.engine", "service.schemas", "service.score"):
         if name.startswith(package + "."):
             return package
     return name
@@ -165,7 +238,7 @@ def test_torch_is_not_reached(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["service.app", "service.__main__", "service.repository", "models.artifact", "models.config", "models.tokenizer"],
+    ["service.app", "service.serve", "service.cli", "models.artifact", "models.config", "models.tokenizer"],
 )
 def test_a_service_without_torch_can_be_imported(name: str) -> None:
     program = f"import sys; sys.modules['torch'] = None; import {name}; assert sys.modules['torch'] is None"

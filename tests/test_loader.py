@@ -1,4 +1,4 @@
-"""Which versions are served, and that none is which the engine cannot reproduce."""
+"""Which versions serve, that none does which the engine cannot reproduce, and what a load changes."""
 
 import contextlib
 import json
@@ -16,9 +16,9 @@ from models.artifact import Artifact, ArtifactError, GoldenCase, write_artifact
 from service.engine import Engine
 from service.engine.packed import PackedEngine
 from service.errors import UnknownModel
-from service.repository import open_repository
 from service.sequence import Sequence
 from tests.fake_engine import Fake
+from tests.loading import opened
 from tests.tiny import tiny_artifact, write_tiny
 
 
@@ -57,7 +57,7 @@ def test_the_highest_complete_version_of_each_model_serves(
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "reviews" / "1.training").mkdir(parents=True)
     write_tiny(tmp_path / "odd name" / "1")
-    repository = open_repository(tmp_path, "imdb", engine)
+    repository = opened(tmp_path, engine)
     left_out = [getattr(record, "folder", None) for record in caplog.records]
     assert left_out == [str(tmp_path / "odd name"), str(tmp_path / "reviews")]
     assert [(model.name, model.version) for model in repository] == [("imdb", 10), ("trec", 3)]
@@ -73,7 +73,7 @@ def test_every_kind_of_model_reproduces_its_golden_cases(
     tmp_path: Path, engine: Engine, fields: dict[str, Any]
 ) -> None:
     write_tiny(tmp_path / "imdb" / "1", **fields)
-    assert open_repository(tmp_path, "imdb", engine).get().version == 1
+    assert opened(tmp_path, engine).get().version == 1
 
 
 def test_a_version_that_the_engine_cannot_reproduce_is_refused(tmp_path: Path, engine: Engine) -> None:
@@ -84,10 +84,10 @@ def test_a_version_that_the_engine_cannot_reproduce_is_refused(tmp_path: Path, e
         folder = tmp_path / str(off) / "imdb" / "1"
         write_artifact(folder, artifact._replace(golden=[*artifact.golden[:3], changed]))
         if holds:
-            open_repository(folder.parent.parent, "imdb", engine)
+            opened(folder.parent.parent, engine)
         else:
             with pytest.raises(ArtifactError, match=r"a golden case of \d+ tokens is off by 2\.0e-04"):
-                open_repository(folder.parent.parent, "imdb", engine)
+                opened(folder.parent.parent, engine)
 
 
 def test_a_version_whose_golden_cases_cannot_be_computed_is_refused(tmp_path: Path, engine: Engine) -> None:
@@ -96,12 +96,12 @@ def test_a_version_whose_golden_cases_cannot_be_computed_is_refused(tmp_path: Pa
     weights = {name: array * np.float32(1e30) for name, array in artifact.weights.items()}
     write_artifact(tmp_path / "imdb" / "1", artifact._replace(weights=weights))
     with pytest.raises(ArtifactError, match="a golden case cannot be computed: the model's logits are not finite"):
-        open_repository(tmp_path, "imdb", engine)
+        opened(tmp_path, engine)
 
 
 def test_a_model_that_does_not_fit_the_device_is_named(tmp_path: Path, fake: Fake) -> None:
     class Full(Fake):
-        def load(self, artifact: Artifact, precision: str) -> Hashable:
+        def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> Hashable:
             raise RuntimeError("out of memory")
 
     write_tiny(tmp_path / "imdb" / "1")
@@ -109,25 +109,25 @@ def test_a_model_that_does_not_fit_the_device_is_named(tmp_path: Path, fake: Fak
         contextlib.closing(Full()) as full,
         pytest.raises(ArtifactError, match=r"imdb/1: cannot be loaded on cpu: out of memory"),
     ):
-        open_repository(tmp_path, "imdb", full)
+        opened(tmp_path, full)
 
 
 def test_an_engine_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.repository.GOLDEN_SECONDS", 0.05)
+    monkeypatch.setattr("service.verification.SECONDS", 0.05)
     write_tiny(tmp_path / "imdb" / "1")
     fake.gate.clear()
     with pytest.raises(ArtifactError, match=r"imdb/1: cannot be loaded on cpu: no answer to its golden cases"):
-        open_repository(tmp_path, "imdb", fake)
+        opened(tmp_path, fake)
 
 
 def test_a_golden_case_that_cannot_start_is_told(tmp_path: Path, fake: Fake) -> None:
     write_tiny(tmp_path / "imdb" / "1")
     fake.start_fails = MemoryError("no room")
     with pytest.raises(ArtifactError, match="a golden case cannot be computed: no room"):
-        open_repository(tmp_path, "imdb", fake)
-    assert len(fake.started) == 10, "the others are brought to their end"
+        opened(tmp_path, fake)
+    assert len(fake.cancelled) == len(fake.started) > 0
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -163,11 +163,15 @@ def test_the_first_precision_that_reproduces_the_golden_cases_serves(
     with contextlib.closing(Off(golden, bfloat16=bfloat16, float32=float32)) as off:
         if served is None:
             with pytest.raises(ArtifactError, match=r"a golden case of \d+ tokens is off by .*; at most 1e-04 is"):
-                open_repository(tmp_path, "imdb", off)
+                opened(tmp_path, off)
         else:
-            model = open_repository(tmp_path, "imdb", off).get()
+            model = opened(tmp_path, off).get()
             assert (model.precision, model.weights) == (served, served)
-    told = [(r.levelname, vars(r)["model"], vars(r)["version"], vars(r)["precision"]) for r in caplog.records]
+    told = [
+        (r.levelname, vars(r)["model"], vars(r)["version"], vars(r)["precision"])
+        for r in caplog.records
+        if r.levelname == "WARNING"
+    ]
     assert told == ([] if served == "bfloat16" else [("WARNING", "imdb", 1, "bfloat16")])
 
 
@@ -196,7 +200,7 @@ def test_bfloat16_must_give_the_same_labels(
     golden = [case.model_copy(update={"logits": logits}) for case in artifact.golden]
     write_artifact(tmp_path / "imdb" / "1", artifact._replace(golden=golden))
     with contextlib.closing(Tilted(golden)) as tilted:
-        assert open_repository(tmp_path, "imdb", tilted).get().precision == served
+        assert opened(tmp_path, tilted).get().precision == served
     reasons = [vars(record)["reason"] for record in caplog.records]
     assert len(reasons) == (served == "float32")
     assert all(reason.endswith("tokens has another label on this engine") for reason in reasons)
@@ -208,4 +212,4 @@ def test_a_broken_model_beside_the_default_is_refused_too(tmp_path: Path, engine
     config = tmp_path / "other" / "1" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "format_version": 9}))
     with pytest.raises(ArtifactError, match=r"other/1/config\.json"):
-        open_repository(tmp_path, "imdb", engine)
+        opened(tmp_path, engine)

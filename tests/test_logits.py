@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from models.network import SequenceClassifier
 from service.app import create_app
 from service.engine import choose
-from service.repository import open_repository
+from service.repository import Repository
 from service.settings import Settings
 from tests.fake_engine import running
 from tests.tiny import write_tiny
@@ -48,8 +48,7 @@ class Real:
         )
 
     def app(self) -> FastAPI:
-        engine = choose(self.settings)
-        return create_app(self.settings, open_repository(self.settings.store, "imdb", engine), engine)
+        return create_app(self.settings, Repository("imdb"), choose(self.settings))
 
 
 @pytest.fixture(scope="module", params=["native", "packed"])

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.__main__ import main
+from service.serve import main
 from tests.server import Server
 from tests.tiny import write_tiny
 
@@ -143,7 +143,6 @@ def test_a_signal_while_models_are_loading_exits_0(
     os.mkfifo(config)  # nobody writes: reading it takes for ever
     server = Server(tmp_path, prefix=prefix)
     until(lambda: handles(server, signal.SIGTERM))
-    time.sleep(2)  # by then it waits for the pipe: a signal just before would be noticed only after it
     send(server, number)
     with server:
         assert server.wait(30) == 0
@@ -271,7 +270,7 @@ def test_on_the_native_engine_torch_is_not_loaded(store: Path) -> None:
 
 def test_an_engine_that_cannot_run_is_named(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "--store", str(store), "--engine", "native", "--device", "cuda")
-    assert message.startswith("lstm-serve: engine native computes on the CPU: set device cpu")
+    assert message.startswith("lstm-serve: LSTMSERVE_ENGINE=native computes on the CPU: set LSTMSERVE_DEVICE=cpu")
 
 
 def test_a_start_that_fails_leaves_no_engine_thread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

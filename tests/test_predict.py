@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.schemas import PredictReply
+from service.schemas.predict import PredictReply
 from tests.fake_engine import LIMITS, POISON, Fake, fake_app, refused, right, running, until
 from tests.test_schemas import REFUSED
 

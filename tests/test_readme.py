@@ -1,6 +1,7 @@
 """The README's commands, executed as they stand, with the outputs it shows."""
 
 import contextlib
+import csv
 import json
 import os
 import re
@@ -13,8 +14,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,7 @@ def serving(command: list[str], **environment: str) -> Iterator[int]:
 
 def bash(script: str, cwd: Path) -> str:
     script = script.replace(".venv/bin/python", sys.executable)
+    script = script.replace(".venv/bin/lstm-serve", f"{sys.executable} -m service.cli")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=cwd,
@@ -78,13 +80,31 @@ def bash(script: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_make_serve_answers_the_curl_as_shown() -> None:
-    command, shown = blocks("predict")
+def test_make_serve_answers_what_is_asked_as_shown() -> None:
     with serving(["make", "serve"], LSTMSERVE_PRECISION="float32") as port:
-        reply = json.loads(bash(command.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), ROOT))
-    expected = json.loads(shown)
-    np.testing.assert_allclose(reply.pop("logits"), expected.pop("logits"), atol=1e-4)
-    assert reply == expected
+        for name in ("predict", "classify"):
+            command, shown = blocks(name)
+            reply = json.loads(bash(command.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), ROOT))
+            assert_close(reply, json.loads(shown))
+        script, shown = blocks("client")
+        script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == (shown, "")
+
+
+def assert_close(reply: Any, shown: Any) -> None:
+    """The same, but that numbers may be shown rounded."""
+    if isinstance(shown, float):
+        assert reply == pytest.approx(shown, abs=1e-4)
+    elif isinstance(shown, dict):
+        assert reply.keys() == shown.keys()
+        for key, value in shown.items():
+            assert_close(reply[key], value)
+    elif isinstance(shown, list):
+        for one, other in zip(reply, shown, strict=True):
+            assert_close(one, other)
+    else:
+        assert reply == shown
 
 
 def test_the_token_ids_are_those_of_the_curl() -> None:
@@ -101,6 +121,11 @@ def test_train_evaluate_and_serve_your_own(tmp_path: Path) -> None:
     train, evaluate, serve = _commands(blocks("train")[0])
     bash(train, tmp_path)
     assert "accuracy" in bash(evaluate, tmp_path)
+    bash(blocks("score")[0], tmp_path)
+    with (tmp_path / "scored.csv").open() as scored:
+        labelled = list(csv.DictReader(scored))
+    assert len(labelled) == len(rows)
+    assert {row["model_label"] for row in labelled} <= {"n", "p"}
     name = re.fullmatch(r"LSTMSERVE_MODEL=(\w+) make serve", serve)
     assert name is not None
     store = str(tmp_path / "models/store")
@@ -136,9 +161,10 @@ def test_the_status_table_has_every_error() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
-            assert (ROOT / target).exists(), f"{page}: {target}"
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    for page in [*pages, *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 def test_every_make_target_that_is_named_exists() -> None:

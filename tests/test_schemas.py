@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidContent, NotJSON
-from service.schemas import Problem, Vocabulary, parse, predict_request
+from service.schemas.predict import Vocabulary, predict_request
+from service.schemas.shared import Problem, parse
 
 SCHEMA = predict_request(max_sequences=4, max_tokens=8)
 VOCABULARY = Vocabulary(size=10, pad_id=0, max_length=6)

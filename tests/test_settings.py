@@ -11,6 +11,10 @@ OTHER = {
     "port": ("9000", 9000),
     "store": ("/models", Path("/models")),
     "model": ("reviews", "reviews"),
+    "pins": ("imdb=2,trec=1", "imdb=2,trec=1"),
+    "watch": ("true", True),
+    "keep_served": ("100", 100),
+    "admin_key_file": ("/run/secrets/admin", Path("/run/secrets/admin")),
     "device": ("cpu", "cpu"),
     "engine": ("packed", "packed"),
     "precision": ("bfloat16", "bfloat16"),
@@ -22,11 +26,13 @@ OTHER = {
     "max_sequences": ("9", 9),
     "max_body_bytes": ("1000", 1000),
     "queue_tokens": ("2000000", 2_000_000),
+    "explain_tokens": ("10000", 10_000),
     "timeout_ms": ("250", 250),
     "keep_alive_seconds": ("5", 5),
     "drain_seconds": ("0.5", 0.5),
     "shutdown_seconds": ("4", 4),
     "log_level": ("debug", "debug"),
+    "traces": ("otlp", "otlp"),
 }
 """For each field a value other than its default, as text and as read."""
 
@@ -135,12 +141,28 @@ def test_out_of_bounds_names_where_it_was_set(name: str, text: str) -> None:
 
 
 def test_the_largest_allowed_request_must_fit_the_queue() -> None:
-    assert load("--queue-tokens", "20", "--max-tokens", "5", "--max-sequences", "4").queue_tokens == 20
+    limits = ("--max-tokens", "5", "--max-sequences", "4", "--explain-tokens", "18")
+    assert load("--queue-tokens", "20", *limits).queue_tokens == 20
     with pytest.raises(SettingsError) as caught:
-        load("--queue-tokens", "19", "--max-tokens", "5", "--max-sequences", "4")
+        load("--queue-tokens", "19", *limits)
     message = str(caught.value)
     assert message.startswith("LSTMSERVE_QUEUE_TOKENS=19 is below LSTMSERVE_MAX_TOKENS x LSTMSERVE_MAX_SEQUENCES = 20")
     assert len(message.splitlines()) == 1
+
+
+def test_the_largest_explanation_must_fit_the_queue() -> None:
+    limits = ("--max-tokens", "5", "--max-sequences", "4", "--queue-tokens", "20")
+    assert load("--explain-tokens", "20", *limits).explain_tokens == 20
+    with pytest.raises(SettingsError, match="LSTMSERVE_QUEUE_TOKENS=20 is below LSTMSERVE_EXPLAIN_TOKENS=21: "):
+        load("--explain-tokens", "21", *limits)
+
+
+def test_pins_are_versions_by_model() -> None:
+    assert load().pinned == {}
+    assert load("--pins", "imdb=2,trec-6=10").pinned == {"imdb": 2, "trec-6": 10}
+    for wrong in ("imdb", "imdb=", "imdb=0", "imdb=1,", "imdb=x", "=1", "imdb=1;trec=2"):
+        with pytest.raises(SettingsError, match="--pins="):
+            load("--pins", wrong)
 
 
 def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,6 +174,7 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         "device": "{auto,cpu,cuda}",
         "engine": "{auto,native,packed}",
         "precision": "{auto,float32,bfloat16}",
+        "traces": "{off,otlp}",
         "log_level": "{debug,info,warning,error}",
     }
     for name, info in Settings.model_fields.items():

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from service.errors import NotReady
 from service.metrics import Metrics
-from service.schemas import Health, problems
+from service.schemas.shared import Health, problems
 
 
 def router(metrics: Metrics, live: Callable[[], bool], ready: Callable[[], bool]) -> APIRouter:
@@ -28,14 +28,17 @@ def router(metrics: Metrics, live: Callable[[], bool], ready: Callable[[], bool]
     @routes.get(
         "/readyz",
         summary="Whether requests should be sent here",
-        responses=problems({503: "draining, or an engine thread has ended"}),
+        responses=problems({503: "draining, or an engine thread has ended, or the default model is not loaded"}),
     )
     async def readyz() -> Health:
         if not ready():
-            raise NotReady("the service is draining or an engine thread has ended: send requests elsewhere")
+            raise NotReady(
+                "the service is draining, an engine thread has ended, or the default model is not loaded: "
+                "send requests elsewhere"
+            )
         return Health(status="ready")
 
-    @routes.get("/metrics", summary="Metrics in the text format of Prometheus", response_class=Response)
+    @routes.get("/metrics", summary="Metrics in the text format of Prometheus", response_class=PlainTextResponse)
     async def expose() -> Response:
         return Response(metrics.expose(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -1,0 +1,137 @@
+"""For the operator: which versions there are, and which serve (Triton's model repository extension).
+
+``POST /v2/repository/index``, ``/v2/repository/models/{name}/load`` and ``/unload``, with the admin key.
+"""
+
+import hmac
+import logging
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.artifact import ArtifactError
+from service.comparison import Comparison
+from service.errors import Forbidden, InvalidContent, Unauthorized
+from service.loader import Loader
+from service.routes.call import Call, Plain, Serving
+from service.schemas.admin import IndexEntry, IndexRequest, LoadReply, LoadRequest
+from service.schemas.shared import parse
+from service.schemas.v2 import refusals
+
+log = logging.getLogger(__name__)
+
+FAILURES = refusals(
+    {
+        400: "the body is not right, or the version cannot serve: nothing has changed",
+        401: "no admin key, or a wrong one",
+        403: "there is no admin key: nobody may",
+        404: "no such model or version in the store",
+        408: "the body did not arrive by the deadline",
+        413: "the body is over the limit",
+        415: "the body is compressed by other than gzip or deflate",
+    }
+)
+
+
+def router(serving: Serving, loader: Loader) -> APIRouter:
+    routes = APIRouter(tags=["admin"], route_class=Plain, prefix="/v2/repository")
+    repository, store = serving.repository, loader.store
+
+    @routes.post(
+        "/index",
+        summary="The versions in the store, and which of them serve",
+        response_model=list[IndexEntry],
+        responses=FAILURES,
+        **_documented(IndexRequest.__name__),
+    )
+    async def index(request: Request) -> Response:
+        call = await _admitted(request)
+        asked = parse(IndexRequest, await call.body() or b"{}")
+        entries = []
+        for name in sorted({*store.names(), *(model.name for model in repository)}):
+            serving_version = repository.get(name).version if name in repository else None
+            for version in sorted({*store.versions(name), *([serving_version] if serving_version else [])}):
+                ready = version == serving_version
+                if ready or not asked.ready:
+                    state = (
+                        {"state": "READY", "reason": ""} if ready else {"state": "UNAVAILABLE", "reason": "unloaded"}
+                    )
+                    entries.append({"name": name, "version": str(version), **state})
+        return call.reply(entries)
+
+    @routes.post(
+        "/models/{name}/load",
+        summary="Serve the highest version, or pin one",
+        description="It is read, verified, warmed and compared with the version that it replaces; then they are "
+        "swapped. Requests in flight end on the version on which they began.",
+        response_model=LoadReply,
+        responses=FAILURES,
+        **_documented(LoadRequest.__name__),
+    )
+    async def load(name: str, request: Request) -> Response:
+        call = await _admitted(request)
+        asked = parse(LoadRequest, await call.body() or b"{}")
+        try:
+            loaded = await loader.load(name, asked.version)
+        except ArtifactError as error:
+            raise InvalidContent(f"failed to load {name!r}, nothing has changed: {error}") from error
+        model = loaded.model
+        return call.reply(
+            {
+                "model": model.name,
+                "version": model.version,
+                "precision": model.precision,
+                "pinned": loader.pinned(name),
+                "replaced": loaded.replaced,
+                "seconds": loaded.seconds,
+                "comparison": loaded.comparison and _told(loaded.comparison),
+            }
+        )
+
+    @routes.post(
+        "/models/{name}/unload",
+        summary="Serve a model no more",
+        response_model=dict[str, str],
+        responses=FAILURES,
+        **_documented(LoadRequest.__name__),
+    )
+    async def unload(name: str, request: Request) -> Response:
+        call = await _admitted(request)
+        await call.body()  # {"parameters": {"unload_dependents": false}}: there are none
+        await loader.unload(name)
+        return call.reply({"model": name, "state": "UNAVAILABLE"})
+
+    async def _admitted(request: Request) -> Call:
+        """Raises Forbidden or Unauthorized before anything is read."""
+        path = serving.settings.admin_key_file
+        if path is None:
+            raise Forbidden("nobody may load or unload models here: set LSTMSERVE_ADMIN_KEY_FILE to a file with a key")
+        try:
+            key = path.read_bytes().strip()  # each time: it may be rotated
+        except OSError as error:
+            log.exception("the admin key cannot be read")
+            raise Forbidden("nobody may load or unload models here: LSTMSERVE_ADMIN_KEY_FILE cannot be read") from error
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        if not key or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), key):
+            raise Unauthorized("send the admin key as Authorization: Bearer KEY")
+        return Call(request, serving)
+
+    return routes
+
+
+def _told(comparison: Comparison) -> dict[str, Any]:
+    flips = [flip._asdict() for flip in comparison.golden_flips]
+    return {
+        "golden": {"texts": comparison.golden, "flips": flips},
+        "served": {"sequences": comparison.served, "flips": comparison.served_flips},
+    }
+
+
+def _documented(schema: str) -> dict[str, Any]:
+    return {
+        "openapi_extra": {
+            "requestBody": {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+        }
+    }

@@ -1,0 +1,190 @@
+"""A request that computes, in any dialect: its deadline, its priority, its body, its time in the engine."""
+
+import re
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
+
+from fastapi.routing import APIRoute
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.batcher import Batcher
+from service.body import read_body, read_json, while_connected
+from service.errors import FieldError, InvalidContent
+from service.judgements import Judgements
+from service.metrics import Metrics
+from service.repository import Model, Repository
+from service.settings import Settings
+from service.texts import Encoded, TextError, Truncate, encode
+
+PROBLEMS = {
+    400: "the body is not JSON, or not compressed as it says",
+    408: "the body did not arrive by the deadline",
+    413: "the body is over the limit",
+    415: "the body is not application/json in UTF-8, or compressed by other than gzip or deflate",
+    422: "the content is invalid",
+    429: "too much is waiting; come back after Retry-After seconds",
+    500: "the engine could not compute the request, or an unexpected error",
+    503: "no engine thread is running, or the service stops",
+    504: "no answer within the deadline",
+}
+"""Why such a request may fail."""
+
+UNKNOWN = {404: "no model of that name"}
+
+
+class Plain(APIRoute):
+    """A route that FastAPI documents, but whose endpoint takes the request and makes the response without its help."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            response: Response = await self.endpoint(request=request, **request.path_params)
+            return response
+
+        return handle
+
+
+class Serving(NamedTuple):
+    """What the routes of every dialect work with."""
+
+    settings: Settings
+    repository: Repository
+    batcher: Batcher
+    metrics: Metrics
+    judgements: Judgements
+
+
+class Call:
+    """One such request; its clock runs from here. Raises InvalidContent for a bad header."""
+
+    def __init__(self, request: Request, serving: Serving) -> None:
+        self._request, self._serving = request, serving
+        self._deadline = time.monotonic() + _timeout(request, serving.settings.timeout_ms)
+        self._urgent = _urgent(request)
+        self._queue = self._compute = 0.0
+        self._phases: list[tuple[str, float]] | None = request.scope.get("phases")
+        self._enter("validate")
+
+    async def json(self) -> bytes:
+        """The body of a request that says it is JSON, decompressed. Raises as `read_json` does."""
+        return await read_json(self._request, self._serving.settings.max_body_bytes, self._left)
+
+    async def body(self) -> bytes:
+        """The body of any media type, decompressed. Raises as `read_body` does."""
+        return await read_body(self._request, self._serving.settings.max_body_bytes, self._left)
+
+    async def encode(
+        self, model: Model, texts: list[str], truncate: Truncate | None = None
+    ) -> list[Encoded | TextError]:
+        """Each text as the model reads it, or why it cannot; counted. Raises as `service.texts.encode` does."""
+        encoded = await encode(model, texts, self._serving.settings.max_tokens, truncate)
+        self._serving.judgements.read(model, encoded)
+        return encoded
+
+    async def answer(self, model: Model, token_ids: list[list[int]]) -> list[list[float]]:
+        """Logits ``[sequences][num_logits]`` of what was asked, which is counted.
+
+        The body must have been read. Raises as `Batcher.run` does.
+        """
+        queue, compute = self._queue, self._compute
+        logits = await self._run(model, token_ids)
+        if token_ids:
+            lengths = [len(tokens) for tokens in token_ids]
+            self._serving.metrics.answered(self._queue - queue, self._compute - compute, lengths)
+            self._serving.judgements.note(model, logits)
+            self._serving.repository.note(model, token_ids)
+        return logits
+
+    async def compute(self, model: Model, token_ids: list[list[int]]) -> list[list[float]]:
+        """Logits of what explains an answer, counted apart. Raises as `answer` does."""
+        logits = await self._run(model, token_ids)
+        self._serving.metrics.explained([len(tokens) for tokens in token_ids])
+        return logits
+
+    async def _run(self, model: Model, token_ids: list[list[int]]) -> list[list[float]]:
+        if not token_ids:
+            self._enter("encode")
+            return []
+        self._enter("engine")
+        work = self._serving.batcher.run(model.weights, token_ids, seconds=self._left, urgent=self._urgent)
+        logits, queue, compute = await while_connected(self._request, work)
+        self._queue += queue
+        self._compute += compute
+        if self._phases:  # now it is known which part was which
+            _, began = self._phases.pop()
+            self._phases += [("queue", began), ("compute", began + queue), ("encode", began + queue + compute)]
+        return logits
+
+    def reply(self, document: object) -> Response:
+        """The answer as JSON, with the seconds that its sequences waited and were computed."""
+        return self.respond(to_json(document), "application/json")
+
+    def respond(self, content: bytes, media: str, headers: Mapping[str, str] | None = None) -> Response:
+        """The same with the content as it is."""
+        timing = f"queue;dur={1000 * self._queue:.3f}, compute;dur={1000 * self._compute:.3f}"
+        response = Response(content, media_type=media, headers={"Server-Timing": timing, **(headers or {})})
+        self._enter("")
+        return response
+
+    def _enter(self, phase: str) -> None:
+        """Notes for the trace, if there is one, what the request spends its time on from now."""
+        if self._phases is not None:
+            self._phases.append((phase, time.monotonic()))
+
+    @property
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
+
+
+def documented(settings: Settings, schema: str, reply: Any) -> dict[str, Any]:
+    """What OpenAPI says of a route whose body is a component of that name, and whose reply is that model."""
+    return {
+        "response_model": reply,
+        "openapi_extra": {
+            "parameters": [
+                {
+                    "name": "X-Request-ID",
+                    "in": "header",
+                    "description": "comes back in the reply, in errors and in the log; made where there is none",
+                    "schema": {"type": "string", "maxLength": 128},
+                },
+                {
+                    "name": "X-Request-Timeout-Ms",
+                    "in": "header",
+                    "description": f"answer within so many ms, or 504; at most and by default {settings.timeout_ms}",
+                    "schema": {"type": "integer", "minimum": 1, "maximum": settings.timeout_ms},
+                },
+                {
+                    "name": "X-Request-Priority",
+                    "in": "header",
+                    "description": "high goes ahead of what arrived up to a second earlier",
+                    "schema": {"type": "string", "enum": ["high", "normal"], "default": "normal"},
+                },
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
+            },
+        },
+    }
+
+
+def _timeout(request: Request, limit: int) -> float:
+    """Seconds that the client gives, or the setting does."""
+    text = request.headers.get("x-request-timeout-ms", str(limit))
+    if not (re.fullmatch("[0-9]{1,18}", text) and 1 <= int(text) <= limit):
+        raise _bad_header("X-Request-Timeout-Ms", f"must be an integer from 1 to {limit}")
+    return int(text) / 1000
+
+
+def _urgent(request: Request) -> bool:
+    text = request.headers.get("x-request-priority", "normal")
+    if text not in ("high", "normal"):
+        raise _bad_header("X-Request-Priority", "must be high or normal")
+    return text == "high"
+
+
+def _bad_header(name: str, rule: str) -> InvalidContent:
+    return InvalidContent(f"header {name} {rule}", errors=[FieldError(name, rule)], count=1)

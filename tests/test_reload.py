@@ -1,0 +1,269 @@
+"""A version takes another's place while it is asked: what changes, what does not, and what it leaves behind."""
+
+import asyncio
+import gc
+import json
+import logging
+import shutil
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models.artifact import Artifact, ArtifactError, write_artifact
+from service.engine import Engine, choose
+from service.errors import UnknownModel
+from service.repository import Model
+from service.settings import Settings
+from tests.fake_engine import until
+from tests.loading import Loading, loading
+from tests.tiny import tiny_artifact, write_tiny
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["native", "packed"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    if request.param == "native":
+        pytest.importorskip("service.engine._core", reason="the native engine is not built")
+    engine = choose(Settings(engine=request.param, device="cpu", threads=1))
+    yield engine
+    assert engine.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    for version in (1, 2, 3):
+        write_tiny(tmp_path / "imdb" / str(version), seed=version)
+    return tmp_path
+
+
+def damage(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def wrong(folder: Path) -> None:
+    """Makes it a version whose golden cases do not hold; sealed all the same."""
+    artifact = tiny_artifact()
+    off = [case.model_copy(update={"logits": [9.0, -9.0]}) for case in artifact.golden]
+    shutil.rmtree(folder, ignore_errors=True)
+    write_artifact(folder, artifact._replace(golden=off))
+
+
+def serving(made: Loading) -> int:
+    return made.repository.get().version
+
+
+async def test_load_pins_and_goes_back(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        assert serving(made) == 3
+        loaded = await made.loader.load("imdb", 1)
+        assert (loaded.model.version, loaded.replaced, serving(made)) == (1, 3, 1)
+        assert made.loader.pinned("imdb")
+        await made.loader.refresh()
+        assert serving(made) == 1, "a pinned version stays"
+        loaded = await made.loader.load("imdb")
+        assert (loaded.replaced, serving(made)) == (1, 3)
+        assert not made.loader.pinned("imdb")
+
+
+async def test_what_serves_already_is_left_alone(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        before = made.repository.get()
+        loaded = await made.loader.load("imdb", 3)
+        assert loaded.comparison is None
+        assert made.repository.get() is before
+        shutil.rmtree(store / "imdb" / "3")
+        write_tiny(store / "imdb" / "3", seed=33)
+        await made.loader.load("imdb", 3)
+        assert made.repository.get().weights is not before.weights, "another version under its number"
+
+
+@pytest.mark.parametrize("harm", [damage, wrong])
+async def test_a_version_that_fails_changes_nothing(
+    store: Path, engine: Engine, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        await made.loader.load("imdb", 1)
+        before = made.repository.get()
+        harm(store / "imdb" / "3")
+        for version in (3, None):
+            with pytest.raises(ArtifactError, match="imdb/3"):
+                await made.loader.load("imdb", version)
+            assert made.repository.get() is before
+            assert made.loader.pinned("imdb")
+        assert made.count("lstmserve_model_loads_total", model="imdb", outcome="failed") == 2
+        answer = await made.batcher.run(before.weights, [[3, 4]], seconds=10)
+        assert len(answer.logits) == 1
+    failures = [record for record in caplog.records if record.message == "not loaded"]
+    assert [(record.levelname, vars(record)["version"]) for record in failures] == [("ERROR", 3)] * 2
+
+
+async def test_at_the_start_the_highest_version_that_holds_serves(store: Path, engine: Engine) -> None:
+    damage(store / "imdb" / "3")
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        assert serving(made) == 2
+        assert made.count("lstmserve_model_loads_total", model="imdb", outcome="failed") == 1
+        await made.loader.refresh()
+        assert serving(made) == 2
+        assert made.count("lstmserve_model_loads_total", model="imdb", outcome="failed") == 1, "not tried again"
+        shutil.rmtree(store / "imdb" / "3")
+        write_tiny(store / "imdb" / "3", seed=3)
+        await made.loader.refresh()
+        assert serving(made) == 3, "tried again as its files have changed, as when a copy is complete"
+
+
+async def test_a_pinned_version_that_fails_is_not_stood_in_for(store: Path, engine: Engine) -> None:
+    damage(store / "imdb" / "2")
+    async with loading(store, engine, pins={"imdb": 2}) as made:
+        with pytest.raises(ArtifactError, match="imdb/2"):
+            await made.loader.open()
+    async with loading(store, engine, pins={"imdb": 1}) as made:
+        await made.loader.open()
+        assert serving(made) == 1
+    async with loading(store, engine, pins={"other": 1}) as made:
+        with pytest.raises(ArtifactError, match=r"other: no such model \(LSTMSERVE_PINS\)"):
+            await made.loader.open()
+
+
+async def test_unknown_models_and_versions_are_told_with_what_there_is(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        with pytest.raises(UnknownModel, match="no model 'nope' in the store, which has imdb"):
+            await made.loader.load("nope")
+        with pytest.raises(UnknownModel, match="no version 9 of 'imdb' in the store, which has 3, 2, 1"):
+            await made.loader.load("imdb", 9)
+        with pytest.raises(UnknownModel):
+            await made.loader.unload("nope")
+        await made.loader.unload("imdb")
+        with pytest.raises(UnknownModel, match="there are: none"):
+            made.repository.get()
+        await made.loader.load("imdb")
+        assert serving(made) == 3
+
+
+async def test_what_appears_is_loaded_by_a_refresh(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        write_tiny(store / "imdb" / "10", seed=10)
+        write_tiny(store / "topics" / "1", labels=("a", "b", "c"))
+        await made.loader.refresh()
+        assert {(model.name, model.version) for model in made.repository} == {("imdb", 10), ("topics", 1)}
+        shutil.rmtree(store / "imdb" / "10")
+        shutil.rmtree(store / "topics")
+        await made.loader.refresh()
+        assert {(model.name, model.version) for model in made.repository} == {("imdb", 3), ("topics", 1)}
+
+
+async def test_requests_in_flight_end_on_the_version_on_which_they_began(store: Path, engine: Engine) -> None:
+    long = [[5] * 64] * 60
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        old = made.repository.get()
+        alone = (await made.batcher.run(old.weights, long[:1], seconds=60)).logits
+        running = asyncio.ensure_future(made.batcher.run(old.weights, long, seconds=60, bounded=False))
+        await asyncio.sleep(0)
+        await made.loader.load("imdb", 1)
+        assert serving(made) == 1
+        assert (await running).logits == alone * 60 or engine.name == "packed"
+        new = made.repository.get()
+        assert (await made.batcher.run(new.weights, long[:1], seconds=60)).logits != alone
+
+
+def scaled(artifact: Artifact, factor: float) -> Artifact:
+    """The same with its logits times `factor`: -1 turns every label."""
+    weights = {name: array * (factor if name.startswith("linear") else 1.0) for name, array in artifact.weights.items()}
+    golden = [case.model_copy(update={"logits": [logit * factor for logit in case.logits]}) for case in artifact.golden]
+    return artifact._replace(weights=weights, golden=golden)
+
+
+async def test_the_comparison_counts_the_labels_that_turn(
+    tmp_path: Path, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    artifact = tiny_artifact()
+    write_artifact(tmp_path / "imdb" / "1", artifact)
+    write_artifact(tmp_path / "imdb" / "2", scaled(artifact, -1.0))
+    write_artifact(tmp_path / "imdb" / "3", scaled(artifact, -2.0))
+    caplog.set_level(logging.INFO)
+    async with loading(tmp_path, engine, keep=5, pins={"imdb": 1}) as made:
+        await made.loader.open()
+        made.repository.note(made.repository.get(), [[n + 2, 3] for n in range(9)])
+        turned = (await made.loader.load("imdb", 2)).comparison
+        assert turned is not None
+        texts = {case.text for case in artifact.golden if case.text}
+        assert turned.golden == len(texts) > 3
+        assert {flip.text for flip in turned.golden_flips} == texts
+        assert all({flip.before, flip.after} == {"negative", "positive"} for flip in turned.golden_flips)
+        assert (turned.served, turned.served_flips) == (5, 5), "as many as are kept"
+        kept = (await made.loader.load("imdb", 3)).comparison
+        assert kept is not None
+        assert (kept.golden, kept.golden_flips, kept.served, kept.served_flips) == (len(texts), [], 5, 0)
+    logged = [vars(record) for record in caplog.records if record.message == "loaded" and "replaced" in vars(record)]
+    assert [(log["golden"]["flips"], log["served"]["flips"]) for log in logged] == [(len(texts), 5), (0, 0)]
+    assert not any(text in json.dumps([str(log) for log in logged]) for text in texts), "no texts in the log"
+
+
+async def test_token_ids_are_compared_only_where_they_mean_the_same(tmp_path: Path, engine: Engine) -> None:
+    write_tiny(tmp_path / "imdb" / "1")
+    write_artifact(tmp_path / "imdb" / "2", tiny_artifact(with_tokenizer=False))
+    write_tiny(tmp_path / "imdb" / "3", max_length=5)
+    async with loading(tmp_path, engine, keep=5, pins={"imdb": 1}) as made:
+        await made.loader.open()
+        made.repository.note(made.repository.get(), [[2, 3], [2] * 6])
+        without = (await made.loader.load("imdb", 2)).comparison
+        assert without is not None
+        assert (without.golden, without.served) == (0, 0)
+        await made.loader.load("imdb", 1)
+        shorter = (await made.loader.load("imdb", 3)).comparison
+        assert shorter is not None
+        assert shorter.served == 1, "the longer one would be refused"
+
+
+async def test_nothing_is_kept_unless_it_is_asked_for(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        model = made.repository.get()
+        made.repository.note(model, [[2, 3]])
+        assert made.repository.served(model) == []
+
+
+async def test_a_full_queue_does_not_keep_a_version_out(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        crowd = [
+            asyncio.ensure_future(made.batcher.run(made.repository.get().weights, [[5] * 64], seconds=60))
+            for _ in range(200)
+        ]
+        await asyncio.sleep(0)
+        loaded = await made.loader.load("imdb", 1)
+        assert loaded.model.version == 1
+        ended = await asyncio.gather(*crowd, return_exceptions=True)
+        assert any(isinstance(each, Exception) for each in ended), "the queue was full"
+
+
+async def test_what_is_let_go_of_is_freed(store: Path, engine: Engine) -> None:
+    """Of the versions that have served no weights are left once nobody computes with them."""
+    async with loading(store, engine, keep=3) as made:
+        await made.loader.open()
+        seen = []
+        for number in range(6):
+            model: Model | None = made.repository.get()
+            assert model is not None
+            seen.append(weakref.ref(model.weights))
+            await made.batcher.run(model.weights, [[3, 4]], seconds=10)
+            model = None
+            await made.loader.load("imdb", 1 + number % 2)
+
+        async def gone() -> bool:
+            gc.collect()
+            return all(weights() is None for weights in seen)
+
+        await until(gone)
