@@ -1,0 +1,1 @@
+"""Scores files of texts, from end to end through the engine."""
