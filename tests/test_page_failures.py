@@ -1,0 +1,175 @@
+"""The demo page where there is no answer: what it says, and what it offers."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo, watched_page
+from tests.server import Server
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
+
+REFUSALS = {
+    403: "This API key may not do that",
+    404: "No such model serves here",
+    408: "The text was too long on its way",
+    413: "The text is too large",
+    422: "The service does not take this",
+    500: "The service has failed",
+    503: "The service is not ready",
+    504: "The answer took too long",
+}
+PASSING = {408, 500, 503, 504}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with Server(STORE, "--max-body-bytes", "4096") as server:
+        yield server.url
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with demo(browser, url) as page:
+        yield page
+
+
+def refuse(page: Page, status: int, detail: str, **headers: str) -> None:
+    """From now on the service refuses to classify."""
+    problem = {"type": "about:blank", "title": "-", "status": status, "detail": detail, "request_id": "r-1"}
+    headers = {"Content-Type": "application/problem+json", "X-Request-ID": "r-1", **headers}
+    page.route(CLASSIFY, lambda route: route.fulfill(status=status, headers=headers, body=json.dumps(problem)))
+
+
+def send(page: Page, text: str = "A good film.") -> None:
+    page.get_by_role("textbox", name="Text").fill(text)
+    page.get_by_role("button", name="Classify").click()
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [("", "There is nothing to read"), (" \n", "There is nothing to read"), ("zzxxq", "None of these words is known")],
+)
+def test_a_text_without_an_answer_is_told_why(page: Page, text: str, title: str) -> None:
+    detail = classify(page, text)["error"]["detail"]
+    expect(page.get_by_role("alert").get_by_role("heading")).to_have_text(title)
+    expect(page.get_by_role("alert")).to_contain_text(detail[1:])
+    expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)
+
+
+def test_a_text_over_the_limit_of_the_body_is_refused_by_the_service(page: Page) -> None:
+    send(page, "good film " * 500)
+    expect(page.get_by_role("alert")).to_contain_text("The text is too large")
+    expect(page.get_by_role("alert")).to_contain_text("LSTMSERVE_MAX_BODY_BYTES")
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+def test_a_refusal_is_told_in_the_service_s_words(page: Page, status: int) -> None:
+    classify(page, "A good film.")
+    refuse(page, status, "the reason, and the remedy")
+    send(page)
+    alert = page.get_by_role("alert")
+    expect(alert.get_by_role("heading")).to_have_text(REFUSALS[status])
+    expect(alert).to_contain_text("The reason, and the remedy.")
+    expect(alert).to_contain_text("Request r-1")
+    expect(alert.get_by_role("button", name="Try again")).to_have_count(int(status in PASSING))
+    expect(page.get_by_role("region", name="Explanation")).to_be_hidden()
+    expect(page.get_by_role("status")).to_be_empty()
+
+
+def test_a_busy_service_says_how_long_to_wait(page: Page) -> None:
+    page.clock.install()
+    refuse(page, 429, "too much is waiting", **{"Retry-After": "3"})
+    send(page)
+    expect(page.get_by_role("alert")).to_contain_text("Too much is waiting. It asks to wait 3 seconds.")
+    again = page.get_by_role("button", name="Try again")
+    expect(again).to_be_disabled()
+    page.clock.fast_forward(3100)
+    expect(again).to_be_enabled()
+    page.unroute(CLASSIFY)
+    again.click()
+    expect(page.locator(".label")).to_contain_text("positive")
+
+
+def test_a_reply_of_something_else_is_not_taken_for_the_service_s(page: Page) -> None:
+    page.route(CLASSIFY, lambda route: route.fulfill(status=502, content_type="text/html", body="<h1>Bad</h1>"))
+    send(page)
+    expect(page.get_by_role("alert")).to_contain_text("The service answered with 502")
+    expect(page.get_by_role("button", name="Try again")).to_be_enabled()
+
+
+def test_the_network_may_be_gone_and_come_back(page: Page) -> None:
+    page.context.set_offline(True)
+    send(page)
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached")
+    page.context.set_offline(False)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".label")).to_contain_text("positive")
+
+
+def test_the_page_opens_though_the_models_cannot_be_listed_yet(browser: Browser, url: str) -> None:
+    with watched_page(browser, url) as page:
+        page.route("**/models", lambda route: route.abort())
+        page.goto(url)
+        expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached")
+        page.unroute("**/models")
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("#about")).to_contain_text("imdb")
+        expect(page.get_by_role("alert")).to_have_count(0)
+        expect(page.locator(".empty")).to_be_visible()
+
+
+def test_the_key_is_asked_for_and_kept(page: Page) -> None:
+    sent: list[str | None] = []
+
+    def guard(route: Route) -> None:
+        sent.append(route.request.headers.get("authorization"))
+        if sent[-1] == "Bearer k-1":
+            route.continue_()
+        else:
+            route.fulfill(status=401, headers={"WWW-Authenticate": "Bearer"}, json={"detail": "no API key was sent"})
+
+    page.route(CLASSIFY, guard)
+    key = page.get_by_role("textbox", name="API key")
+    expect(key).to_be_hidden()
+    send(page)
+    expect(page.get_by_role("alert")).to_contain_text("No API key was sent.")
+    expect(key).to_be_focused()
+    page.keyboard.type(" k-1é")
+    page.keyboard.press("Enter")
+    expect(page.locator(".label")).to_contain_text("positive")
+    assert sent == [None, "Bearer k-1"]
+    page.reload()
+    expect(page.locator("#about")).not_to_be_empty()
+    send(page)
+    expect(page.locator(".label")).to_contain_text("positive")
+    assert sent[2:] == ["Bearer k-1"]
+    page.get_by_role("button", name="API key").click()
+    expect(key).to_have_value("k-1")
+    page.get_by_role("button", name="API key").click()
+    expect(key).to_be_hidden()
+
+
+def test_a_service_may_ask_for_the_key_before_it_names_its_models(browser: Browser, url: str) -> None:
+    def guard(route: Route) -> None:
+        if "authorization" in route.request.headers:
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"detail": "no API key was sent"})
+
+    with watched_page(browser, url) as page:
+        page.route("**/models", guard)
+        page.goto(url)
+        expect(page.get_by_role("textbox", name="API key")).to_be_focused()
+        page.keyboard.type("k-1")
+        page.keyboard.press("Enter")
+        expect(page.locator("#about")).to_contain_text("imdb")
+        expect(page.get_by_role("alert")).to_have_count(0)
