@@ -89,6 +89,7 @@ async def test_tokens_are_told_as_they_stand_in_the_text(client: httpx.AsyncClie
     (item,) = await explained(client, "imdb", TEXT)
     assert [each["token"] for each in item["contributions"]] == WORDS
     assert [TEXT[each["start"] : each["end"]] for each in item["contributions"]] == WORDS
+    assert [each["token"] for each in item["contributions"] if each["unknown"]] == ["\U0001f600"]
 
 
 @pytest.mark.parametrize(("part", "words"), [("head", WORDS[:4]), ("tail", WORDS[-4:])])
