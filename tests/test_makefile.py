@@ -103,10 +103,17 @@ def test_serving_gets_torch_only_where_the_native_engine_is_not_built(checkout: 
 @pytest.mark.parametrize("changed", ["pyproject.toml", "CMakeLists.txt", "native/cell.cpp"])
 def test_installs_again_only_when_something_changes(checkout: Path, target: str, stamped: str, changed: str) -> None:
     stamp(checkout / ".venv" / stamped, age=1)
+    (checkout / "build/kserve-venv").mkdir(parents=True)
+    (checkout / "build/kserve-venv/.made").touch()
     assert "pip install" not in plan(checkout, target)
     seconds = (checkout / ".venv" / stamped).stat().st_mtime + 1
     os.utime(checkout / changed, (seconds, seconds))
     assert "pip install" in plan(checkout, target)
+
+
+def test_the_tests_have_the_client_of_kserve(checkout: Path) -> None:
+    assert "pip install --quiet kserve==" in plan(checkout, "test")
+    assert "kserve" not in plan(checkout, "install")
 
 
 def test_what_serving_needs_is_not_enough_for_development(checkout: Path) -> None:
