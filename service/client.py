@@ -59,12 +59,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Contribution:
-    """A kept token, which is text[start:end], and by how much the label's logit is lower without it."""
+    """A kept token, text[start:end]; by how much the label's logit is lower without it; whether it is not known."""
 
     token: str
     start: int
     end: int
     contribution: float
+    unknown: bool = False
 
 
 @dataclass(frozen=True)

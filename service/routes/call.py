@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from service.errors import FieldError, InvalidContent
 from service.judgements import Judgements
 from service.metrics import Metrics
 from service.repository import Model, Repository
+from service.schemas.shared import problems
 from service.settings import Settings
 from service.texts import Encoded, TextError, Truncate, encode
 
@@ -169,6 +171,29 @@ def documented(settings: Settings, schema: str, reply: Any) -> dict[str, Any]:
             },
         },
     }
+
+
+def by_model(
+    routes: APIRouter,
+    action: str,
+    summary: str,
+    answer: Callable[[Request, str | None], Coroutine[Any, Any, Response]],
+    described: dict[str, Any],
+) -> None:
+    """Adds ``POST /{action}``, by the default model, and ``POST /models/{name}/{action}``."""
+
+    @routes.post(f"/{action}", summary=f"{summary}, by the default model", responses=problems(PROBLEMS), **described)
+    async def by_default(request: Request) -> Response:
+        return await answer(request, None)
+
+    @routes.post(
+        f"/models/{{name}}/{action}",
+        summary=f"{summary}, by a named model",
+        responses=problems(PROBLEMS | UNKNOWN),
+        **described,
+    )
+    async def by_name(name: str, request: Request) -> Response:
+        return await answer(request, name)
 
 
 def _timeout(request: Request, limit: int) -> float:

@@ -9,34 +9,17 @@ from starlette.responses import Response
 
 from service.explain import Budget, contributions
 from service.repository import Model
-from service.routes.call import PROBLEMS, UNKNOWN, Call, Plain, Serving, documented
+from service.routes.call import Call, Plain, Serving, by_model, documented
 from service.schemas.classify import ClassifyReply, ClassifyRequest
-from service.schemas.shared import parse, problems
+from service.schemas.shared import parse
 from service.texts import Encoded, TextError, locate
 from service.verdict import Verdict, verdicts
 
 
 def router(serving: Serving, schema: type[ClassifyRequest]) -> APIRouter:
     """The routes, whose bodies are of `schema`, a component of the OpenAPI document."""
-    routes = APIRouter(tags=["classify"], route_class=Plain)
-    described = documented(serving.settings, schema.__name__, ClassifyReply)
 
-    @routes.post(
-        "/classify", summary="Labels of texts, by the default model", responses=problems(PROBLEMS), **described
-    )
-    async def classify(request: Request) -> Response:
-        return await answer(request)
-
-    @routes.post(
-        "/models/{name}/classify",
-        summary="Labels of texts, by a named model",
-        responses=problems(PROBLEMS | UNKNOWN),
-        **described,
-    )
-    async def classify_by(name: str, request: Request) -> Response:
-        return await answer(request, name)
-
-    async def answer(request: Request, name: str | None = None) -> Response:
+    async def answer(request: Request, name: str | None) -> Response:
         call = Call(request, serving)
         body = await call.json()
         model = serving.repository.get(name)
@@ -58,6 +41,9 @@ def router(serving: Serving, schema: type[ClassifyRequest]) -> APIRouter:
             results.append(result)
         return call.reply({"model": model.name, "version": model.version, "results": results})
 
+    routes = APIRouter(tags=["classify"], route_class=Plain)
+    described = documented(serving.settings, schema.__name__, ClassifyReply)
+    by_model(routes, "classify", "Labels of texts", answer, described)
     return routes
 
 

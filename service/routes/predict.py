@@ -4,32 +4,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.routes.call import PROBLEMS, UNKNOWN, Call, Plain, Serving, documented
+from service.routes.call import Call, Plain, Serving, by_model, documented
 from service.schemas.predict import PredictReply, PredictRequest, Vocabulary
-from service.schemas.shared import parse, problems
+from service.schemas.shared import parse
 
 
 def router(serving: Serving, schema: type[PredictRequest]) -> APIRouter:
     """The routes, whose bodies are of `schema`, a component of the OpenAPI document."""
-    routes = APIRouter(tags=["predict"], route_class=Plain)
-    described = documented(serving.settings, schema.__name__, PredictReply)
 
-    @routes.post(
-        "/predict", summary="Logits of a token batch, by the default model", responses=problems(PROBLEMS), **described
-    )
-    async def predict(request: Request) -> Response:
-        return await answer(request)
-
-    @routes.post(
-        "/models/{name}/predict",
-        summary="Logits of a token batch, by a named model",
-        responses=problems(PROBLEMS | UNKNOWN),
-        **described,
-    )
-    async def predict_by(name: str, request: Request) -> Response:
-        return await answer(request, name)
-
-    async def answer(request: Request, name: str | None = None) -> Response:
+    async def answer(request: Request, name: str | None) -> Response:
         call = Call(request, serving)
         body = await call.json()
         model = serving.repository.get(name)
@@ -38,4 +21,7 @@ def router(serving: Serving, schema: type[PredictRequest]) -> APIRouter:
         logits = await call.answer(model, batch.sequences())
         return call.reply({"model": model.name, "version": model.version, "labels": config.labels, "logits": logits})
 
+    routes = APIRouter(tags=["predict"], route_class=Plain)
+    described = documented(serving.settings, schema.__name__, PredictReply)
+    by_model(routes, "predict", "Logits of a token batch", answer, described)
     return routes
