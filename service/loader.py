@@ -45,6 +45,8 @@ class Loader:
         self._lock = asyncio.Lock()
         self._refused: dict[tuple[str, int], object] = {}
         """Stamps of versions that failed: they are not tried again until they change or somebody asks."""
+        self._unloaded: set[str] = set()
+        """Models that do not serve because somebody said so: not until somebody asks."""
 
     async def open(self) -> None:
         """Loads a version of every model: the pinned one, or the highest that holds.
@@ -87,19 +89,24 @@ class Loader:
                 self._pins.pop(name, None)
             else:
                 self._pins[name] = version
+            self._unloaded.discard(name)
             return loaded
 
     async def unload(self, name: str) -> None:
         """From the next request on it does not serve. Raises UnknownModel."""
         async with self._lock:
             model = self._repository.remove(name)
+            self._unloaded.add(name)
             log.warning("unloaded", extra={"model": name, "version": model.version})
 
     async def refresh(self) -> None:
         """Loads what the store has and does not serve: of each model the pinned version, or the highest."""
         async with self._lock:
             for name in self.store.names():
-                version = self._pins.get(name) or self.store.versions(name)[0]
+                versions = self.store.versions(name)
+                version = self._pins.get(name) or next(iter(versions), None)
+                if version not in versions or name in self._unloaded:  # gone since, or not wanted
+                    continue
                 serving = self._repository.get(name) if name in self._repository else None
                 try:
                     new = serving is None or serving.digest != self.store.digest(name, version)

@@ -163,6 +163,18 @@ async def test_what_appears_is_loaded_by_a_refresh(store: Path, engine: Engine) 
         assert {(model.name, model.version) for model in made.repository} == {("imdb", 3), ("topics", 1)}
 
 
+async def test_what_somebody_unloaded_stays_so_until_somebody_loads_it(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        await made.loader.unload("imdb")
+        write_tiny(store / "imdb" / "10", seed=10)
+        await made.loader.refresh()
+        assert "imdb" not in made.repository
+        await made.loader.load("imdb", 1)
+        await made.loader.load("imdb")
+        assert serving(made) == 10
+
+
 async def test_requests_in_flight_end_on_the_version_on_which_they_began(store: Path, engine: Engine) -> None:
     long = [[5] * 64] * 60
     async with loading(store, engine) as made:
