@@ -82,9 +82,22 @@ class Artifact(NamedTuple):
 
 
 def complete_versions(folder: Path) -> list[int]:
-    """The complete versions of the model in `folder`, the highest first: those with their digests, written last."""
-    versions = [path for path in folder.iterdir() if VERSION.fullmatch(path.name)]
-    return sorted((int(path.name) for path in versions if (path / SUMS).is_file()), reverse=True)
+    """The complete versions of the model in `folder`, the highest first: those with their digests, written last.
+
+    What cannot be read is not complete.
+    """
+    try:
+        names = [path.name for path in folder.iterdir() if VERSION.fullmatch(path.name)]
+    except OSError:
+        return []
+    return sorted((int(name) for name in names if _is_file(folder / name / SUMS)), reverse=True)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its folder cannot be entered
+        return False
 
 
 def read_artifact(folder: Path) -> Artifact:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:  # an extra
     from service.tracing import Traces
 
 
+UNDOCUMENTED = [("GET", "/", ["200"]), ("GET", "/docs", ["200"]), ("GET", "none", ["404"]), ("POST", "none", ["404"])]
+"""Method, route and status of what is asked, though the OpenAPI document does not have it."""
+
+
 def create_app(settings: Settings, repository: Repository, engine: Engine) -> FastAPI:
     """The service over the models of `repository`, computed by `engine`, which it closes at its end.
 
@@ -106,9 +110,12 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
     paths = complete(app, Problem, *bodies)["paths"]
     metrics.declare(
         [
-            (method.upper(), path, operation["responses"])
-            for path, methods in paths.items()
-            for method, operation in methods.items()
+            *UNDOCUMENTED,
+            *(
+                (method.upper(), path, {*operation["responses"], "499", "500"})
+                for path, methods in paths.items()
+                for method, operation in methods.items()
+            ),
         ],
         [kind.__name__ for kind in ServiceError.__subclasses__()],
     )

@@ -74,6 +74,11 @@ class Metrics:
         self._loads = Counter(
             "lstmserve_model_loads", "Loads of model versions by outcome.", ["model", "outcome"], registry=registry
         )
+        self._refused = Gauge(
+            "lstmserve_model_versions_refused",
+            "Versions that failed to load, and no higher one of their model was loaded since.",
+            registry=registry,
+        )
         self._load_seconds = Histogram(
             "lstmserve_model_load_seconds",
             "Time to read, verify, warm and compare a version that was loaded.",
@@ -106,6 +111,9 @@ class Metrics:
         self._waiting.set_function(sequences)
         self._waiting_tokens.set_function(tokens)
         self._oldest.set_function(oldest)
+
+    def watch_refused(self, refused: Callable[[], int]) -> None:
+        self._refused.set_function(refused)
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._ready.set_function(ready)

@@ -66,7 +66,7 @@ class Repository:
 
     def note(self, model: Model, token_ids: list[list[int]]) -> None:
         """Sequences that it has answered."""
-        if self._keep:
+        if self._keep and model.name in self._models:
             served = self._served.setdefault(model.name, deque(maxlen=self._keep))
             served.extend((model.tokenizer_digest, tokens) for tokens in token_ids)
 

@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 def _serve(settings: Settings) -> int:
     logs.configure(settings.log_level)
+    if path := settings.admin_key_file:
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"LSTMSERVE_ADMIN_KEY_FILE={path}: cannot be read: {error.strerror}") from error
     engine = choose(settings)
     repository = Repository(settings.model, keep=settings.keep_served)
     app = create_app(settings, repository, engine)

@@ -32,7 +32,7 @@ class Settings(BaseModel):
     )
     watch: bool = Field(False, description="load what appears in the store, and what takes a higher number, by itself")
     keep_served: int = Field(
-        0, ge=0, le=100_000, description="answered token sequences kept of each model, to try a new version on"
+        0, ge=0, le=10_000, description="answered token sequences kept of each model, to try a new version on"
     )
     admin_key_file: Path | None = Field(
         None, description="file with the key that loads and unloads models (Authorization: Bearer); none: refused"
@@ -84,6 +84,8 @@ class Settings(BaseModel):
                 f"{variable('max_sequences')} = {self.max_tokens * self.max_sequences}: the largest allowed request "
                 "could never be admitted; raise it or lower them"
             )
+        if len(self.pinned) < len(_pairs(self.pins)):
+            raise ValueError(f"{variable('pins')}={self.pins} names a model twice: one version of each serves")
         if self.queue_tokens < self.explain_tokens:
             raise ValueError(
                 f"{variable('queue_tokens')}={self.queue_tokens} is below {variable('explain_tokens')}="
@@ -94,8 +96,7 @@ class Settings(BaseModel):
     @property
     def pinned(self) -> dict[str, int]:
         """Version by model."""
-        pairs = (pin.split("=") for pin in self.pins.split(",") if pin)
-        return {name: int(version) for name, version in pairs}
+        return {name: int(version) for name, version in _pairs(self.pins)}
 
     @classmethod
     def load(cls, arguments: Sequence[str], environment: Mapping[str, str], prog: str = PROG) -> Self:
@@ -117,6 +118,10 @@ class Settings(BaseModel):
             name = str(first["loc"][0])
             where = flag(name) if name in flags else variable(name)
             raise SettingsError(f"{where}={first['input']!r}: {first['msg']}") from error
+
+
+def _pairs(pins: str) -> list[list[str]]:
+    return [pin.split("=") for pin in pins.split(",") if pin]
 
 
 def variable(name: str) -> str:

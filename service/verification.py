@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -14,7 +15,7 @@ from models.artifact import Artifact, ArtifactError, GoldenCase, read_artifact
 from models.config import ModelConfig
 from service.batcher import Batcher
 from service.engine import Engine
-from service.errors import DeadlineExceeded, ServiceError
+from service.errors import DeadlineExceeded, NotReady, ServiceError
 from service.repository import Model
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,10 @@ BFLOAT16_TOLERANCE = 0.1
 """They hold in bfloat16 when every logit is within this of the reference and the labels are the same."""
 
 SECONDS = 120.0
-"""More than the golden cases of any model take, or the sequences on which two versions are compared."""
+"""More than it takes to read any version, to make its weights ready, or to compute a few sequences."""
+
+FEW, FEW_TOKENS = 64, 8192
+"""Sequences, or their tokens, that are computed at a time beside the traffic."""
 
 
 class _Read(NamedTuple):
@@ -45,20 +49,21 @@ class Verifier:
 
     def __init__(self, engine: Engine, batcher: Batcher) -> None:
         self._engine, self._batcher = engine, batcher
-        # one thread, and not any of a pool: memory that a thread has freed is its own to use again
-        self._thread = ThreadPoolExecutor(1, "loader")
 
     async def verified(self, folder: Path, digest: str, before: Model | None) -> Model:
         """The version in the first precision of the engine in which its golden cases hold.
 
         `before`: what it takes the place of. Raises ArtifactError.
         """
-        artifact, tokenizer_digest, unknown_id = await self._aside(_read, folder)
+        try:
+            artifact, tokenizer_digest, unknown_id = await _aside(_read, folder)
+        except (RuntimeError, MemoryError) as error:
+            raise ArtifactError(folder, f"cannot be read: {error or 'not enough memory'}") from error
         precisions = tuple(self._engine.precisions)
         wrong = ""
         for precision in precisions:
             try:
-                weights = await self._aside(self._engine.load, artifact, precision, before and before.weights)
+                weights = await _aside(self._engine.load, artifact, precision, before and before.weights)
                 model = Model(
                     folder.parent.name,
                     int(folder.name),
@@ -86,14 +91,24 @@ class Verifier:
         raise ArtifactError(folder, wrong + hint)
 
     async def compute(self, model: Model, token_ids: list[list[int]]) -> list[list[float]]:
-        """Logits ``[sequences][num_logits]``: among those who ask, ahead of them, and even where the queue is full.
+        """Logits ``[sequences][num_logits]``: among those who ask, a few at a time, even where the queue is full.
 
-        Raises ServiceError.
+        Raises ServiceError, or RuntimeError where the engine does not answer.
         """
-        if not token_ids:
-            return []
-        answer = await self._batcher.run(model.weights, token_ids, seconds=SECONDS, urgent=True, bounded=False)
-        return answer.logits
+        logits: list[list[float]] = []
+        while len(logits) < len(token_ids):
+            few, tokens = [token_ids[len(logits)]], len(token_ids[len(logits)])
+            for sequence in token_ids[len(logits) + 1 :][:FEW]:
+                tokens += len(sequence)
+                if tokens > FEW_TOKENS:
+                    break
+                few.append(sequence)
+            try:
+                answer = await self._batcher.run(model.weights, few, seconds=SECONDS, bounded=False)
+            except DeadlineExceeded as error:
+                raise RuntimeError(f"no answer from the engine in {SECONDS:.0f} s") from error
+            logits += answer.logits
+        return logits
 
     async def _wrong(self, model: Model) -> str:
         """Runs the golden cases, which also warms what the first request would have had to.
@@ -102,8 +117,8 @@ class Verifier:
         """
         try:
             results = await self.compute(model, [case.token_ids for case in model.golden])
-        except DeadlineExceeded as error:
-            raise RuntimeError(f"no answer to its golden cases in {SECONDS:.0f} s") from error
+        except NotReady:
+            raise
         except ServiceError as error:
             return f"a golden case cannot be computed: {error.__cause__ or error}"
         for case, result in zip(model.golden, results, strict=True):
@@ -111,9 +126,27 @@ class Verifier:
                 return f"a golden case of {len(case.token_ids)} tokens {wrong}"
         return ""
 
-    async def _aside(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Off the event loop."""
-        return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
+
+async def _aside(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Off the event loop, in a thread that the process does not wait for when it ends.
+
+    Raises RuntimeError where it takes too long: what it does then goes on, and is lost.
+    """
+    result: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            result.set_exception(error)
+
+    result.set_running_or_notify_cancel()  # who does not wait any more does not end it
+    threading.Thread(target=run, name="loader", daemon=True).start()
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await asyncio.wrap_future(result)
+    except TimeoutError as error:
+        raise RuntimeError(f"not done in {SECONDS:.0f} s") from error
 
 
 def _read(folder: Path) -> _Read:

@@ -71,7 +71,10 @@ async def test_the_key_may_be_rotated(store: Path, client: httpx.AsyncClient) ->
     told(await client.post(INDEX), 401)
     assert (await client.post(INDEX, headers={"Authorization": "bearer another"})).status_code == 200
     (store.parent / "key").write_text("\n")
-    told(await client.post(INDEX, headers={"Authorization": "Bearer "}), 401)
+    assert "is empty" in told(await client.post(INDEX, headers={"Authorization": "Bearer "}), 403)
+    (store.parent / "key").write_text("schlüssel")
+    sent = [(b"Authorization", "Bearer schlüssel".encode())]
+    assert (await client.post(INDEX, headers=sent)).status_code == 200
 
 
 async def test_a_key_file_that_is_gone_lets_nobody_in(store: Path, client: httpx.AsyncClient) -> None:
@@ -176,12 +179,15 @@ async def test_a_watched_store_serves_what_appears(store: Path) -> None:
         (store / "imdb" / "9").mkdir()
         for name in ("SHA256SUMS", "config.json", "golden.json", "tokenizer.json"):
             shutil.copy(store.parent / "made" / "9" / name, store / "imdb" / "9")
-        await asyncio.sleep(1.5)
+            await asyncio.sleep(0.4)
         assert await serves(2), "not before it is whole"
         shutil.copy(store.parent / "made" / "9" / "model.safetensors", store / "imdb" / "9")
         await until(lambda: serves(9))
-        shutil.rmtree(store / "imdb" / "9")
-        await until(lambda: serves(2))
+        scrape = (await client.get("/metrics")).text
+        assert 'outcome="failed"} 1.0' not in scrape, "half a copy is no failure"
+        shutil.move(store, store.parent / "before")
+        write_tiny(store / "imdb" / "10", seed=10)
+        await until(lambda: serves(10))
 
 
 async def test_a_store_that_is_not_watched_is_left_alone(store: Path, client: httpx.AsyncClient) -> None:

@@ -118,6 +118,7 @@ FROM_MODELS = {
     "service.score.pipeline": {"models.config"},
     "service.store": {"models.artifact"},
     "service.verdict": {"models.config", "models.scores"},
+    "service.watcher": {"models.artifact"},
     "service.verification": {"models.artifact", "models.config"},
 }
 

@@ -4,9 +4,10 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def serving(made: Loading) -> int:
     return made.repository.get().version
 
 
+def serves(made: Loading) -> set[tuple[str, int]]:
+    return {(model.name, model.version) for model in made.repository}
+
+
+async def looked_twice(made: Loading) -> None:
+    """What has not changed in between is loaded."""
+    await made.loader.refresh()
+    await made.loader.refresh()
+
+
 async def test_load_pins_and_goes_back(store: Path, engine: Engine) -> None:
     async with loading(store, engine) as made:
         await made.loader.open()
@@ -65,7 +76,7 @@ async def test_load_pins_and_goes_back(store: Path, engine: Engine) -> None:
         loaded = await made.loader.load("imdb", 1)
         assert (loaded.model.version, loaded.replaced, serving(made)) == (1, 3, 1)
         assert made.loader.pinned("imdb")
-        await made.loader.refresh()
+        await looked_twice(made)
         assert serving(made) == 1, "a pinned version stays"
         loaded = await made.loader.load("imdb")
         assert (loaded.replaced, serving(made)) == (1, 3)
@@ -112,13 +123,15 @@ async def test_at_the_start_the_highest_version_that_holds_serves(store: Path, e
         await made.loader.open()
         assert serving(made) == 2
         assert made.count("lstmserve_model_loads_total", model="imdb", outcome="failed") == 1
-        await made.loader.refresh()
+        await looked_twice(made)
         assert serving(made) == 2
+        assert made.count("lstmserve_model_versions_refused") == 1
         assert made.count("lstmserve_model_loads_total", model="imdb", outcome="failed") == 1, "not tried again"
         shutil.rmtree(store / "imdb" / "3")
         write_tiny(store / "imdb" / "3", seed=3)
-        await made.loader.refresh()
-        assert serving(made) == 3, "tried again as its files have changed, as when a copy is complete"
+        await looked_twice(made)
+        assert serving(made) == 3, "tried again as its files have changed"
+        assert made.count("lstmserve_model_versions_refused") == 0
 
 
 async def test_a_pinned_version_that_fails_is_not_stood_in_for(store: Path, engine: Engine) -> None:
@@ -130,7 +143,7 @@ async def test_a_pinned_version_that_fails_is_not_stood_in_for(store: Path, engi
         await made.loader.open()
         assert serving(made) == 1
     async with loading(store, engine, pins={"other": 1}) as made:
-        with pytest.raises(ArtifactError, match=r"other: no such model \(LSTMSERVE_PINS\)"):
+        with pytest.raises(ArtifactError, match=r"other/1: no such model or version \(LSTMSERVE_PINS\)"):
             await made.loader.open()
 
 
@@ -142,8 +155,8 @@ async def test_unknown_models_and_versions_are_told_with_what_there_is(store: Pa
         with pytest.raises(UnknownModel, match="no version 9 of 'imdb' in the store, which has 3, 2, 1"):
             await made.loader.load("imdb", 9)
         with pytest.raises(UnknownModel):
-            await made.loader.unload("nope")
-        await made.loader.unload("imdb")
+            made.loader.unload("nope")
+        made.loader.unload("imdb")
         with pytest.raises(UnknownModel, match="there are: none"):
             made.repository.get()
         await made.loader.load("imdb")
@@ -156,19 +169,23 @@ async def test_what_appears_is_loaded_by_a_refresh(store: Path, engine: Engine) 
         write_tiny(store / "imdb" / "10", seed=10)
         write_tiny(store / "topics" / "1", labels=("a", "b", "c"))
         await made.loader.refresh()
-        assert {(model.name, model.version) for model in made.repository} == {("imdb", 10), ("topics", 1)}
+        assert serving(made) == 3, "it may still be copied"
+        await made.loader.refresh()
+        assert serves(made) == {("imdb", 10), ("topics", 1)}
         shutil.rmtree(store / "imdb" / "10")
         shutil.rmtree(store / "topics")
-        await made.loader.refresh()
-        assert {(model.name, model.version) for model in made.repository} == {("imdb", 3), ("topics", 1)}
+        await looked_twice(made)
+        assert serves(made) == {("imdb", 10), ("topics", 1)}, "a folder that is gone is no wish to go back"
+        await made.loader.load("imdb")
+        assert serving(made) == 3
 
 
 async def test_what_somebody_unloaded_stays_so_until_somebody_loads_it(store: Path, engine: Engine) -> None:
     async with loading(store, engine) as made:
         await made.loader.open()
-        await made.loader.unload("imdb")
+        made.loader.unload("imdb")
         write_tiny(store / "imdb" / "10", seed=10)
-        await made.loader.refresh()
+        await looked_twice(made)
         assert "imdb" not in made.repository
         await made.loader.load("imdb", 1)
         await made.loader.load("imdb")
@@ -237,6 +254,76 @@ async def test_token_ids_are_compared_only_where_they_mean_the_same(tmp_path: Pa
         shorter = (await made.loader.load("imdb", 3)).comparison
         assert shorter is not None
         assert shorter.served == 1, "the longer one would be refused"
+
+
+async def test_what_fails_for_the_moment_is_tried_again(
+    store: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = engine.load
+
+    def full(*_: object) -> Hashable:
+        raise MemoryError("no room")
+
+    async with loading(store, engine, pins={"imdb": 1}) as made:
+        await made.loader.open()
+        monkeypatch.setattr(engine, "load", full)
+        with pytest.raises(ArtifactError, match="no room"):
+            await made.loader.load("imdb")
+        made.loader._pins.clear()
+        monkeypatch.setattr(engine, "load", load)
+        await looked_twice(made)
+        assert serving(made) == 1, "not at once"
+        made.loader.refused = {key: failed._replace(again=0.0) for key, failed in made.loader.refused.items()}
+        await looked_twice(made)
+        assert serving(made) == 3
+
+
+async def test_a_read_that_hangs_keeps_nobody_from_unloading(
+    store: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        write_tiny(store / "imdb" / "4", seed=4)
+        weights = store / "imdb" / "4" / "model.safetensors"
+        weights.unlink()
+        os.mkfifo(weights)  # nobody writes
+        hangs = asyncio.ensure_future(made.loader.load("imdb"))
+        await asyncio.sleep(0.1)
+        made.loader.unload("imdb")
+        assert "imdb" not in made.repository
+        monkeypatch.setattr("service.verification.SECONDS", 0.1)
+        hangs.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await hangs
+        with pytest.raises(ArtifactError, match=r"imdb/4: cannot be read: not done in 0 s"):
+            await made.loader.load("imdb")
+        await made.loader.load("imdb", 3)
+        assert serving(made) == 3
+
+
+async def test_what_is_unloaded_while_it_is_loaded_does_not_come_back(store: Path, engine: Engine) -> None:
+    async with loading(store, engine) as made:
+        await made.loader.open()
+        comes = asyncio.ensure_future(made.loader.load("imdb", 1))
+        await asyncio.sleep(0)
+        made.loader.unload("imdb")
+        with pytest.raises(ArtifactError, match="unloaded meanwhile"):
+            await comes
+        assert "imdb" not in made.repository
+
+
+async def test_the_comparison_leaves_room_in_the_queue(store: Path, engine: Engine) -> None:
+    """Those who ask while many kept sequences are judged by two versions are not refused."""
+    async with loading(store, engine, keep=1000) as made:
+        await made.loader.open()
+        model = made.repository.get()
+        made.repository.note(model, [[5] * 60] * 1000)
+        load = asyncio.ensure_future(made.loader.load("imdb", 1))
+        while not load.done():
+            await made.batcher.run(model.weights, [[5] * 60], seconds=60)
+        comparison = (await load).comparison
+        assert comparison is not None
+        assert comparison.served == 1000
 
 
 async def test_nothing_is_kept_unless_it_is_asked_for(store: Path, engine: Engine) -> None:

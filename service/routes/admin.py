@@ -3,6 +3,7 @@
 ``POST /v2/repository/index``, ``/v2/repository/models/{name}/load`` and ``/unload``, with the admin key.
 """
 
+import asyncio
 import hmac
 import logging
 from typing import Any
@@ -13,12 +14,13 @@ from starlette.responses import Response
 
 from models.artifact import ArtifactError
 from service.comparison import Comparison
-from service.errors import Forbidden, InvalidContent, Unauthorized
-from service.loader import Loader
+from service.errors import Forbidden, InvalidContent, NotReady, Unauthorized
+from service.loader import Loader, Refused
 from service.routes.call import Call, Plain, Serving
 from service.schemas.admin import IndexEntry, IndexRequest, LoadReply, LoadRequest
 from service.schemas.shared import parse
 from service.schemas.v2 import refusals
+from service.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ FAILURES = refusals(
         408: "the body did not arrive by the deadline",
         413: "the body is over the limit",
         415: "the body is compressed by other than gzip or deflate",
+        503: "the engine does not run, or there is no store",
     }
 )
 
@@ -49,17 +52,9 @@ def router(serving: Serving, loader: Loader) -> APIRouter:
     async def index(request: Request) -> Response:
         call = await _admitted(request)
         asked = parse(IndexRequest, await call.body() or b"{}")
-        entries = []
-        for name in sorted({*store.names(), *(model.name for model in repository)}):
-            serving_version = repository.get(name).version if name in repository else None
-            for version in sorted({*store.versions(name), *([serving_version] if serving_version else [])}):
-                ready = version == serving_version
-                if ready or not asked.ready:
-                    state = (
-                        {"state": "READY", "reason": ""} if ready else {"state": "UNAVAILABLE", "reason": "unloaded"}
-                    )
-                    entries.append({"name": name, "version": str(version), **state})
-        return call.reply(entries)
+        ready = {(model.name, model.version) for model in repository}
+        found = set() if asked.ready else await asyncio.to_thread(_on_disk, store)
+        return call.reply([_entry(*key, key in ready, loader.refused.get(key)) for key in sorted(ready | found)])
 
     @routes.post(
         "/models/{name}/load",
@@ -100,7 +95,7 @@ def router(serving: Serving, loader: Loader) -> APIRouter:
     async def unload(name: str, request: Request) -> Response:
         call = await _admitted(request)
         await call.body()  # {"parameters": {"unload_dependents": false}}: there are none
-        await loader.unload(name)
+        loader.unload(name)
         return call.reply({"model": name, "state": "UNAVAILABLE"})
 
     async def _admitted(request: Request) -> Call:
@@ -111,14 +106,29 @@ def router(serving: Serving, loader: Loader) -> APIRouter:
         try:
             key = path.read_bytes().strip()  # each time: it may be rotated
         except OSError as error:
-            log.exception("the admin key cannot be read")
+            log.error("the admin key cannot be read", extra={"reason": str(error)})
             raise Forbidden("nobody may load or unload models here: LSTMSERVE_ADMIN_KEY_FILE cannot be read") from error
+        if not key:
+            raise Forbidden("nobody may load or unload models here: the file of LSTMSERVE_ADMIN_KEY_FILE is empty")
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        if not key or scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), key):
+        if scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode("latin-1"), key):
             raise Unauthorized("send the admin key as Authorization: Bearer KEY")
         return Call(request, serving)
 
     return routes
+
+
+def _on_disk(store: Store) -> set[tuple[str, int]]:
+    """Every complete version. Raises NotReady where there is no store."""
+    try:
+        return {(name, version) for name in store.names() for version in store.versions(name)}
+    except ArtifactError as error:
+        raise NotReady(str(error)) from error
+
+
+def _entry(name: str, version: int, ready: bool, refused: Refused | None) -> dict[str, str]:
+    reason = "" if ready else f"refused: {refused.reason}" if refused else "unloaded"
+    return {"name": name, "version": str(version), "state": "READY" if ready else "UNAVAILABLE", "reason": reason}
 
 
 def _told(comparison: Comparison) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What serves here: ``GET /models``, ``GET /models/{name}`` and its card."""
 
+import asyncio
 import html
 from pathlib import Path
 
@@ -46,11 +47,11 @@ def router(serving: Serving, store: Store) -> APIRouter:
 
     @routes.get("/models", summary="The models that serve")
     async def every() -> list[ModelReply]:
-        return [described(model) for model in repository]
+        return await asyncio.to_thread(lambda models: [described(model) for model in models], list(repository))
 
     @routes.get("/models/{name}", summary="One of them", responses=problems(UNKNOWN))
     async def one(name: str) -> ModelReply:
-        return described(repository.get(name))
+        return await asyncio.to_thread(described, repository.get(name))
 
     @routes.get(
         "/models/{name}/card",
@@ -59,14 +60,8 @@ def router(serving: Serving, store: Store) -> APIRouter:
         responses=problems({404: "no model of that name, or it has no card"}),
     )
     async def card(name: str) -> Response:
-        model = repository.get(name)
-        path = _card(model)
-        if path is None:
-            raise UnknownModel(f"version {model.version} of {name!r} has no model card ({CARD})")
-        text = path.read_text("utf-8", errors="replace")[:MOST_CARD_BYTES]
-        body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-        title = html.escape(f"{name}, version {model.version}")
-        return HTMLResponse(PAGE.format(title=title, body=body), headers=HEADERS)
+        page = await asyncio.to_thread(_page, repository.get(name))
+        return HTMLResponse(page, headers=HEADERS)
 
     @routes.get("/models/{name}/card/{picture}", include_in_schema=False)
     async def picture(name: str, picture: str) -> Response:
@@ -94,6 +89,17 @@ def router(serving: Serving, store: Store) -> APIRouter:
         )
 
     return routes
+
+
+def _page(model: Model) -> str:
+    """Raises UnknownModel where there is no card."""
+    path = _card(model)
+    if path is None:
+        raise UnknownModel(f"version {model.version} of {model.name!r} has no model card ({CARD})")
+    with path.open("rb") as file:
+        text = file.read(MOST_CARD_BYTES).decode(errors="replace")
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    return PAGE.format(title=html.escape(f"{model.name}, version {model.version}"), body=body)
 
 
 def _card(model: Model) -> Path | None:
