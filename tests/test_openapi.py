@@ -1,5 +1,6 @@
 """The OpenAPI document is true: its examples are sent to a real service, whose replies are as documented."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,19 @@ def test_refusals_are_as_documented(
     assert reply.status_code == status, reply.text
     pattern = path.replace("imdb", "{name}").replace("nope", "{name}")
     check(reply, document["paths"][pattern]["post"], document)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"token_ids": [[6, 753, 4]]}),
+        ("/classify", {"texts": ["A fine film."]}),
+        ("/v2/models/imdb/infer", {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["fine"]}]}),
+        ("/tei/predict", {"inputs": "A fine film."}),
+    ],
+)
+def test_every_reply_names_its_version_and_its_time(client: httpx.Client, path: str, body: object) -> None:
+    reply = client.post(path, json=body).raise_for_status()
+    assert (reply.headers["x-model"], reply.headers["x-model-version"]) == ("imdb", "1")
+    assert re.fullmatch(r"queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}", reply.headers["server-timing"])
+    assert reply.headers["x-request-id"]

@@ -66,6 +66,7 @@ class Call:
         self._deadline = time.monotonic() + _timeout(request, serving.settings.timeout_ms)
         self._urgent = _urgent(request)
         self._queue = self._compute = 0.0
+        self._by: dict[str, str] = {}
         self._phases: list[tuple[str, float]] | None = request.scope.get("phases")
         self._enter("validate")
 
@@ -90,6 +91,7 @@ class Call:
 
         The body must have been read. Raises as `Batcher.run` does.
         """
+        self._by = {"X-Model": model.name, "X-Model-Version": str(model.version)}
         queue, compute = self._queue, self._compute
         logits = await self._run(model, token_ids)
         if token_ids:
@@ -120,13 +122,13 @@ class Call:
         return logits
 
     def reply(self, document: object) -> Response:
-        """The answer as JSON, with the seconds that its sequences waited and were computed."""
+        """The answer as JSON; headers name the version that made it, and how long it waited and was computed."""
         return self.respond(to_json(document), "application/json")
 
     def respond(self, content: bytes, media: str, headers: Mapping[str, str] | None = None) -> Response:
         """The same with the content as it is."""
         timing = f"queue;dur={1000 * self._queue:.3f}, compute;dur={1000 * self._compute:.3f}"
-        response = Response(content, media_type=media, headers={"Server-Timing": timing, **(headers or {})})
+        response = Response(content, media_type=media, headers={"Server-Timing": timing, **self._by, **(headers or {})})
         self._enter("")
         return response
 
