@@ -56,6 +56,7 @@ class Settings(BaseModel):
     step_tokens: int = Field(8192, ge=1, description="tokens of one batch of the packed engine, or one longer sequence")
     max_tokens: int = Field(4096, ge=1, description="most tokens of one sequence; a model's own limit may be lower")
     max_sequences: int = Field(256, ge=1, description="most sequences of one request")
+    max_text_bytes: int = Field(1 << 17, ge=1, description="most bytes of one text, in UTF-8, before it is tokenised")
     max_body_bytes: int = Field(4 << 20, ge=1, description="most bytes of one request body")
     queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
     explain_tokens: int = Field(

@@ -69,3 +69,10 @@ def classify(page: Page, text: str) -> dict[str, Any]:
     expect(page.get_by_role("region", name="Result")).to_have_attribute("aria-busy", "false")
     result: dict[str, Any] = response.value.json()["results"][0]
     return result | {"timing": response.value.headers["server-timing"]}
+
+
+def figures(page: Page, place: str) -> list[float]:
+    """The exact values of the figures in a place on the page."""
+    return [
+        float(value) for value in page.locator(f"{place} >> data").evaluate_all("(all) => all.map((one) => one.value)")
+    ]

@@ -229,7 +229,7 @@ async def test_a_deadline_that_has_passed(fake: Fake) -> None:
 
 
 async def test_others_are_answered_while_a_megabyte_is_read(fake: Fake) -> None:
-    async with running(text_app(fake, max_body_bytes=4 << 20)) as client:
+    async with running(text_app(fake, max_body_bytes=4 << 20, max_text_bytes=4 << 20)) as client:
         body = {"texts": ["good film " * 200_000], "truncate": "tail"}
         work = asyncio.ensure_future(client.post("/classify", json=body))
         answered = 0

@@ -1,5 +1,6 @@
 """What each token contributes: the same as leaving it out and asking again."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.tokenizer import Tokenizer
+from service.errors import Overloaded
 from service.explain import Budget, variants
+from service.scheduler import Scheduler
 from service.texts import Encoded
-from tests.fake_engine import Fake, running
+from tests.fake_engine import Fake, running, until
 from tests.served import served
 from tests.test_classify import text_app
 from tests.tiny import TEXTS, write_tiny
@@ -167,3 +170,65 @@ def test_the_budget_is_never_passed(most: int, lengths: list[int]) -> None:
         fits = length > 1 and taken + length**2 <= most
         assert bool(refused) != fits
         taken += length**2 * fits
+
+
+async def test_explanations_take_turns_with_a_share_of_the_lanes(fake: Fake) -> None:
+    """And are never urgent: who asks for a label alone goes ahead of them."""
+    app = text_app(fake, lanes=4)
+    async with running(app) as client:
+        fake.gate.clear()
+        body = {"texts": ["good film good bad very bad"], "explain": True}
+        asked = [
+            asyncio.ensure_future(client.post("/classify", json=body, headers={"X-Request-Priority": "high"}))
+            for _ in range(3)
+        ]
+
+        async def begun(count: int) -> bool:
+            return len(fake.started) >= count
+
+        await until(lambda: begun(3))
+        most = 0
+        while not all(request.done() for request in asked):
+            fake.gate.set()
+            await asyncio.sleep(0)
+            most = max(most, len(fake.steps[-1]) if fake.steps[3:] else 0)
+        for request in asked:
+            (found,) = (await request).json()["results"]
+            assert len(found["contributions"]) == 6
+    assert most <= 2, "half of the lanes, whoever asks"
+
+
+async def test_a_full_queue_costs_the_explanation_and_not_the_label(fake: Fake) -> None:
+    async with running(text_app(fake, lanes=2)) as client:
+        admit = Scheduler.admit
+
+        def full(scheduler: Scheduler, sequences: Any, **fields: Any) -> None:
+            if len(sequences[0].token_ids) < 3:
+                raise Overloaded("full", 1)
+            admit(scheduler, sequences, **fields)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Scheduler, "admit", full)
+            (found,) = await explained(client, "tiny", "good film !")
+        assert found["contributions"] is None
+        assert found["not_explained"] == "too much is waiting: ask again, or without an explanation"
+        assert found["label"]
+
+
+async def test_a_deadline_holds_while_it_is_explained(fake: Fake) -> None:
+    async with running(text_app(fake, lanes=2)) as client:
+        text = {"texts": ["good film !"]}
+        await client.post("/classify", json=text)
+        taken = fake.start
+
+        def stand(sequence: Any) -> None:
+            if len(sequence.token_ids) < 3:
+                fake.gate.clear()
+            taken(sequence)
+
+        fake.start = stand  # type: ignore[method-assign]
+        reply = await client.post("/classify", json={**text, "explain": True}, headers={"X-Request-Timeout-Ms": "300"})
+        assert reply.status_code == 504
+        fake.gate.set()
+        fake.start = taken  # type: ignore[method-assign]
+        assert (await client.post("/classify", json={**text, "explain": True})).status_code == 200, "its turn is free"

@@ -1,14 +1,13 @@
 """The demo page in a real browser, over real services: what it shows is what the service answered."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo
+from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo, figures
 from tests.server import Server
 from tests.tiny import write_tiny
 
@@ -54,22 +53,6 @@ def choosing(browser: Browser, several: str) -> Iterator[Page]:
         yield page
 
 
-def tokens(page: Page) -> list[dict[str, Any]]:
-    """The tokens as they are shaded: text, value, kind and strength of the shade."""
-    found: list[dict[str, Any]] = page.locator(".token").evaluate_all(
-        """(tokens) => tokens.map((token) => ({
-            text: token.textContent, value: Number(token.dataset.contribution), name: token.ariaLabel,
-            kind: token.classList[0], strength: Number(token.style.getPropertyValue("--strength"))}))"""
-    )
-    return found
-
-
-def figures(page: Page, place: str) -> list[float]:
-    return [
-        float(value) for value in page.locator(f"{place} >> data").evaluate_all("(all) => all.map((one) => one.value)")
-    ]
-
-
 def test_label_scores_and_figures_are_the_service_s(page: Page) -> None:
     result = classify(page, REVIEW)
     label = result["label"]
@@ -92,46 +75,12 @@ def share(result: dict[str, Any]) -> str:
     return f"{result['scores'][result['label']]:.1%}"
 
 
-def test_shades_and_strongest_tokens_are_the_service_s(page: Page) -> None:
-    result = classify(page, REVIEW)
-    given = result["contributions"]
-    values = [each["contribution"] for each in given]
-    most = max(map(abs, values))
-    shown = tokens(page)
-    assert [token["text"] for token in shown] == [each["token"] for each in given]
-    assert [token["value"] for token in shown] == values
-    assert [token["strength"] for token in shown] == pytest.approx([abs(value) / most for value in values])
-    assert [token["kind"] for token in shown] == ["against" if value < 0 else "for" for value in values]
-    assert shown[0]["name"].startswith(f"{shown[0]['text']}: ")
-    assert page.locator(".tokens").text_content() == REVIEW
-    ranked = sorted(values)
-    assert figures(page, "table >> nth=0") == [value for value in ranked[::-1] if value > 0][:6]
-    assert figures(page, "table >> nth=1") == [value for value in ranked if value < 0][:6]
-    expect(page.locator(".legend")).to_contain_text(f"+{most:.2f} for {result['label']}")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Good 🍿 film 👏🏽👏🏽, a\u0301 treat 𐀀ood!\n\n  bad 👨‍👩‍👧 drama",
-        "<b>Good</b> film\n<script>alert(1)</script> <img src=x onerror=alert(1)> &amp; a treat",
-        "طيب good film, שלום bad film",
-    ],
-    ids=["beyond 16 bits", "HTML", "right to left"],
-)
-def test_every_text_reads_as_it_was_typed(page: Page, text: str) -> None:
-    given = classify(page, text)["contributions"]
-    assert page.locator(".tokens").text_content() == text
-    assert [token["text"] for token in tokens(page)] == [text[each["start"] : each["end"]] for each in given]
-    assert page.locator("main :is(b, img, script)").count() == 0
-
-
 def test_the_page_can_be_used_by_the_keyboard_alone(page: Page) -> None:
     stops = []
-    for _ in range(4):
+    for _ in range(3):
         page.keyboard.press("Tab")
         stops.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-    assert stops == ["card", "API", "key-toggle", "text"]
+    assert stops == ["card", "API", "text"]
     page.keyboard.type("A moving film, not dull.")
     with page.expect_response(CLASSIFY):
         page.keyboard.press("Control+Enter")
@@ -159,14 +108,14 @@ def test_the_page_can_be_used_by_the_keyboard_alone(page: Page) -> None:
     expect(box).to_be_focused()
 
 
-def test_a_token_under_the_pointer_tells_its_value(page: Page) -> None:
-    classify(page, "A moving film, not dull.")
-    dull = page.locator(".token", has_text="dull")
-    dull.hover()
-    tip = page.locator(".tip")
-    expect(tip).to_have_text((dull.get_attribute("aria-label") or "").removeprefix("dull: "))
-    page.mouse.move(5, 5)
-    expect(tip).to_be_hidden()
+def test_an_answer_says_when_the_text_has_been_edited_since(page: Page) -> None:
+    note = page.get_by_text("it has been edited since")
+    classify(page, "A moving film.")
+    expect(note).to_be_hidden()
+    page.get_by_role("textbox", name="Text").fill("A moving")
+    expect(note).to_be_visible()
+    page.get_by_role("textbox", name="Text").fill("A moving film.")
+    expect(note).to_be_hidden()
 
 
 def test_an_example_is_sent_at_once(page: Page) -> None:
@@ -181,29 +130,6 @@ def test_without_an_explanation_none_is_asked_for(page: Page) -> None:
     page.get_by_label("Show what each token contributes").uncheck()
     assert "contributions" not in classify(page, REVIEW)
     expect(page.get_by_role("region", name="Explanation")).to_be_hidden()
-
-
-def test_a_text_beyond_the_bound_of_explanations_says_so(page: Page) -> None:
-    result = classify(page, "good film " * 1000)
-    assert result["contributions"] is None
-    expect(page.locator(".note")).to_have_text(f"Not explained: {result['not_explained']}.")
-    assert tokens(page) == []
-
-
-def test_unknown_tokens_are_marked(page: Page) -> None:
-    def answer(route: Route) -> None:
-        reply = route.fetch()
-        document = reply.json()
-        document["results"][0]["contributions"][1]["unknown"] = True
-        route.fulfill(response=reply, json=document)
-
-    page.route(CLASSIFY, answer)
-    classify(page, "A zzxxqq film.")
-    assert page.locator(".token.unknown").all_inner_texts() == ["zzxxqq"]
-    expect(page.locator(".token.unknown")).to_have_attribute(
-        "aria-label", re.compile("zzxxqq: .*not in the vocabulary")
-    )
-    expect(page.locator(".legend")).to_contain_text("not in the vocabulary")
 
 
 def test_a_second_request_cancels_the_first(page: Page) -> None:
@@ -255,10 +181,13 @@ def test_many_labels_are_sorted_by_score(choosing: Page) -> None:
 @pytest.mark.parametrize(("button", "left"), [("Read its beginning", "end"), ("Read its end", "beginning")])
 def test_of_a_long_text_a_part_is_read(choosing: Page, button: str, left: str) -> None:
     text = "good film , very good . bad film , very bad ! a treat"
-    error = classify(choosing, text)["error"]
-    expect(choosing.get_by_role("alert")).to_contain_text(error["detail"].removeprefix("the text "))
+    classify(choosing, text)
+    alert = choosing.get_by_role("alert")
+    expect(alert.locator("h2 + p")).to_have_text("The text has 14 tokens, at most 12 are read.")  # and no setting
     choosing.get_by_role("textbox", name="Text").fill("another")
     choosing.get_by_role("button", name=button).click()
+    expect(choosing.locator("h2.label")).to_be_focused()
+    expect(choosing.locator("#earlier")).to_be_visible()
     expect(choosing.locator(".facts")).to_contain_text(f"of 14: not the {left}")
     assert choosing.locator(".tokens").text_content() == text
     assert choosing.locator(".unread").inner_text().strip() == ("a treat" if left == "end" else "good film")

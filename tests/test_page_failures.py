@@ -68,7 +68,18 @@ def test_a_text_without_an_answer_is_told_why(page: Page, text: str, title: str)
 def test_a_text_over_the_limit_of_the_body_is_refused_by_the_service(page: Page) -> None:
     send(page, "good film " * 500)
     expect(page.get_by_role("alert")).to_contain_text("The text is too large")
-    expect(page.get_by_role("alert")).to_contain_text("LSTMSERVE_MAX_BODY_BYTES")
+    said = page.get_by_role("alert").locator("h2 + p")
+    expect(said).to_have_text("The text is over the limit of 4,096 bytes.")  # and not which setting raises it
+
+
+def test_of_a_text_of_too_many_bytes_no_part_is_offered(page: Page) -> None:
+    detail = "the text has 5000 bytes, at most 4096 are read (LSTMSERVE_MAX_TEXT_BYTES): shorten it"
+    document = {"results": [{"error": {"code": "too_long", "detail": detail}}]}
+    page.route(CLASSIFY, lambda route: route.fulfill(json=document))
+    send(page)
+    said = page.get_by_role("alert").locator("h2 + p")
+    expect(said).to_have_text("The text has 5,000 bytes, at most 4,096 are read.")
+    expect(page.get_by_role("alert").get_by_role("button")).to_have_count(0)
 
 
 @pytest.mark.parametrize("status", REFUSALS)
@@ -106,13 +117,46 @@ def test_a_reply_of_something_else_is_not_taken_for_the_service_s(page: Page) ->
     expect(page.get_by_role("button", name="Try again")).to_be_enabled()
 
 
+@pytest.mark.parametrize("status", [200, 422])
+@pytest.mark.parametrize("document", [{}, [], None, {"detail": [{"msg": "no"}]}, {"results": [{"label": "a"}]}])
+def test_a_document_of_something_else_is_not_taken_either(page: Page, status: int, document: object) -> None:
+    classify(page, "A good film.")
+    page.route(CLASSIFY, lambda route: route.fulfill(status=status, json=document))
+    send(page)
+    expect(page.get_by_role("alert")).to_contain_text("What came back is not from the service")
+    expect(page.locator(".label")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("document", "title", "retries"),
+    [
+        ({}, "The service answered with 200", 0),
+        ([{}], "The service answered with 200", 0),
+        ([], "No model serves now", 1),
+        ([{"name": "ids", "tokenizer": None}], "No model here reads texts", 0),
+    ],
+)
+def test_a_list_without_a_model_that_reads_texts(
+    browser: Browser, url: str, document: object, title: str, retries: int
+) -> None:
+    with watched_page(browser, url) as page:
+        page.route("**/models", lambda route: route.fulfill(json=document))
+        page.goto(url)
+        expect(page.get_by_role("alert").get_by_role("heading")).to_have_text(title)
+        expect(page.get_by_role("button", name="Try again")).to_have_count(retries)
+
+
 def test_the_network_may_be_gone_and_come_back(page: Page) -> None:
     page.context.set_offline(True)
     send(page)
-    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached")
+    again = page.get_by_role("button", name="Try again")
+    again.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").get_by_role("heading")).to_be_focused()  # of the second failure
     page.context.set_offline(False)
-    page.get_by_role("button", name="Try again").click()
+    again.click()
     expect(page.locator(".label")).to_contain_text("positive")
+    expect(page.locator(".label")).to_be_focused()
 
 
 def test_the_page_opens_though_the_models_cannot_be_listed_yet(browser: Browser, url: str) -> None:
@@ -125,6 +169,7 @@ def test_the_page_opens_though_the_models_cannot_be_listed_yet(browser: Browser,
         expect(page.locator("#about")).to_contain_text("imdb")
         expect(page.get_by_role("alert")).to_have_count(0)
         expect(page.locator(".empty")).to_be_visible()
+        expect(page.get_by_role("textbox", name="Text")).to_be_focused()
 
 
 def test_the_key_is_asked_for_and_kept(page: Page) -> None:
@@ -139,7 +184,9 @@ def test_the_key_is_asked_for_and_kept(page: Page) -> None:
 
     page.route(CLASSIFY, guard)
     key = page.get_by_role("textbox", name="API key")
+    toggle = page.get_by_role("button", name="API key")
     expect(key).to_be_hidden()
+    expect(toggle).to_be_hidden()  # the service may need none
     send(page)
     expect(page.get_by_role("alert")).to_contain_text("No API key was sent.")
     expect(key).to_be_focused()
@@ -152,10 +199,14 @@ def test_the_key_is_asked_for_and_kept(page: Page) -> None:
     send(page)
     expect(page.locator(".label")).to_contain_text("positive")
     assert sent[2:] == ["Bearer k-1"]
-    page.get_by_role("button", name="API key").click()
+    toggle.click()
     expect(key).to_have_value("k-1")
-    page.get_by_role("button", name="API key").click()
+    toggle.click()
     expect(key).to_be_hidden()
+    toggle.click()
+    page.keyboard.press("Escape")
+    expect(key).to_be_hidden()
+    expect(toggle).to_be_focused()
 
 
 def test_a_service_may_ask_for_the_key_before_it_names_its_models(browser: Browser, url: str) -> None:

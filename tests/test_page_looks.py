@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import CHROMIUM, STORE, chromium, classify, demo
+from service.routes.page import router
+from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo
 from tests.server import Server
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
@@ -61,7 +62,7 @@ def url() -> Iterator[str]:
 def test_text_has_contrast_and_fits_the_screen(browser: Browser, url: str, scheme: str, width: int) -> None:
     context = {"color_scheme": scheme, "viewport": {"width": width, "height": 900}}
     with demo(browser, url, **context) as page:
-        page.get_by_role("button", name="API key").click()
+        ask_for_a_key(page)
         classify(page, REVIEW)
         page.get_by_role("listbox").focus()
         page.keyboard.press("ArrowRight")
@@ -72,6 +73,13 @@ def test_text_has_contrast_and_fits_the_screen(browser: Browser, url: str, schem
         page.get_by_role("button", name="Classify").click()
         expect(page.get_by_role("alert")).to_be_visible()
         shows_well(page, f"page-{scheme}-{width}-failure", width)
+
+
+def ask_for_a_key(page: Page) -> None:
+    """The page asks for a key, as it does where a proxy wants one."""
+    page.route(CLASSIFY, lambda route: route.fulfill(status=401, json={"detail": "no API key was sent"}), times=1)
+    page.get_by_role("button", name="Classify").click()
+    expect(page.get_by_role("textbox", name="API key")).to_be_focused()
 
 
 def shows_well(page: Page, name: str | None, width: int) -> None:
@@ -89,7 +97,7 @@ def shows_well(page: Page, name: str | None, width: int) -> None:
 @needs_chromium
 def test_every_control_has_a_name(browser: Browser, url: str) -> None:
     with demo(browser, url) as page:
-        page.get_by_role("button", name="API key").click()
+        ask_for_a_key(page)
         classify(page, REVIEW)
         tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     controls = {"button", "link", "textbox", "checkbox", "listbox", "option", "heading", "region", "form", "table"}
@@ -120,6 +128,14 @@ def test_page_and_card_work_under_a_prefix(browser: Browser, url: str) -> None:
         page.screenshot(path=SCREENSHOTS / "card.png")
         page.get_by_role("link", name="lstm-serve").first.click()
         page.wait_for_url(f"{url}/prefix/")
+
+
+def test_a_stray_file_is_no_part_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("index.html", "page.js", ".page.js.swp", "page.js~", "README"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / ".#page.js").symlink_to(tmp_path / "gone")  # as an editor leaves it
+    monkeypatch.setattr("service.routes.page.FOLDER", tmp_path)
+    assert router().routes
 
 
 def get(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:

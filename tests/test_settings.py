@@ -24,6 +24,7 @@ OTHER = {
     "step_tokens": ("512", 512),
     "max_tokens": ("128", 128),
     "max_sequences": ("9", 9),
+    "max_text_bytes": ("500", 500),
     "max_body_bytes": ("1000", 1000),
     "queue_tokens": ("2000000", 2_000_000),
     "explain_tokens": ("10000", 10_000),

@@ -2,6 +2,8 @@
 
 import asyncio
 import unicodedata
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -174,13 +176,13 @@ def test_every_token_stands_in_its_text(text: str) -> None:
 
 async def test_short_texts_stay_on_the_loop_and_long_ones_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[object] = []
-    really = asyncio.to_thread
 
-    async def to_thread(work: Any, argument: Any) -> Any:
-        moved.append(argument)
-        return await really(work, argument)
+    class Thread(ThreadPoolExecutor):
+        def submit(self, work: Any, /, *arguments: Any, **more: Any) -> Any:
+            moved.extend(arguments)
+            return super().submit(work, *arguments, **more)
 
-    monkeypatch.setattr("asyncio.to_thread", to_thread)
+    monkeypatch.setattr("service.texts._THREAD", Thread(1))
     short, long = "good".ljust(LONG), "good".ljust(LONG + 1)
     (found,) = await encode(model(), [short], 99)
     assert isinstance(found, Encoded)
@@ -195,13 +197,37 @@ async def test_short_texts_stay_on_the_loop_and_long_ones_leave_it(monkeypatch: 
 @pytest.mark.parametrize("part", ["encode", "locate"])
 async def test_the_loop_runs_while_a_megabyte_is_read(part: str) -> None:
     chosen, text = model(max_length=8), "good film " * 100_000
-    (found,) = await encode(chosen, [text], 99, "tail")
+    (found,) = await encode(chosen, [text], 99, "tail", most_bytes=len(text))
     assert isinstance(found, Encoded)
     work = asyncio.ensure_future(
-        encode(chosen, [text], 99, "tail") if part == "encode" else locate(chosen, text, found)
+        encode(chosen, [text], 99, "tail", most_bytes=len(text)) if part == "encode" else locate(chosen, text, found)
     )
     turns = 0
     while not work.done():
         await asyncio.sleep(0.001)
         turns += 1
     assert turns > 10, "held up"
+
+
+async def test_what_is_too_large_is_not_tokenised_and_the_rest_a_part_at_a_time() -> None:
+    seen: list[list[str]] = []
+
+    class Noting(Tokenizer):
+        def encode(self, texts: Sequence[str]) -> list[list[int]]:
+            seen.append(list(texts))
+            return super().encode(texts)
+
+    chosen = model()
+    assert chosen.tokenizer is not None
+    noting = chosen._replace(tokenizer=Noting.from_json(chosen.tokenizer.to_json()))
+    texts = ["good", "bad film", "x" * 11, "good bad", "\u00e9" * 6, "good"]
+    found = await encode(noting, texts, 99, "head", most_bytes=10)
+    assert [text for part in seen for text in part] == ["good", "bad film", "good bad", "good"]
+    assert all(sum(map(len, part)) <= 10 for part in seen)
+    codes = [item.code if isinstance(item, TextError) else None for item in found]
+    assert codes == [None, None, "too_long", None, "too_long", None]
+    assert found[4] == TextError(
+        "too_long", "the text has 12 bytes, at most 10 are read (LSTMSERVE_MAX_TEXT_BYTES): shorten it"
+    )
+    alone = await encode(chosen, [text for text in texts if len(text.encode()) <= 10], 99)
+    assert [item for item in found if isinstance(item, Encoded)] == alone

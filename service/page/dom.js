@@ -36,8 +36,13 @@ export function share(score) {
   return shares.format(score);
 }
 
-/** The service's own words, which begin small and end without a full stop, as a sentence. */
+/**
+ * The service's own words, which begin small and end without a full stop, as a sentence for those who visit the page:
+ * what names a setting, and all that follows it, is for those who run the service.
+ */
 export function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const [plain] = text.replace(/^the body\b/, "the text").split(/ \(LSTMSERVE_|, which [^,]*LSTMSERVE_/);
+  const counted = plain.replace(/\b\d{4,}(?= (tokens|bytes|are)\b)/g, (digits) => count(Number(digits)));
+  const whole = counted.charAt(0).toUpperCase() + counted.slice(1);
   return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }

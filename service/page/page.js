@@ -9,6 +9,7 @@ import { failed, spoken, verdict } from "./verdict.js";
 const KEY = "lstm-serve.key";
 const empty = [...find("verdict").children]; // what stands there at first
 let served = []; // the models that read texts, by GET /models
+let answered = null; // the text of the answer that is shown
 let running = null; // the AbortController of the request under way
 
 async function send(attempt) {
@@ -21,7 +22,9 @@ async function send(attempt) {
     const asked = { model: find("model").value, ...attempt };
     const answer = await classify(asked, find("key").value, controller.signal);
     const { version, output } = about(answer.model);
-    find("verdict").replaceChildren(...verdict(answer, asked, output === "sigmoid"));
+    answered = asked.text;
+    show(...verdict(answer, asked, output === "sigmoid"));
+    compare();
     explain(reading(asked.text, answer.result));
     find("status").textContent = spoken(answer);
     reveal();
@@ -35,11 +38,27 @@ async function send(attempt) {
 
 function fail(error, retry) {
   const failure = error instanceof Failure ? error : new Failure("The page has failed", String(error));
-  find("verdict").replaceChildren(failed(failure, retry));
+  show(failed(failure, retry));
   explain([]);
   find("status").textContent = "";
   if (failure.code === 401) ask();
   reveal();
+}
+
+/** Puts the verdict in its place. A focus that stood in the old one goes on to the heading of the new. */
+function show(...parts) {
+  const held = find("verdict").contains(document.activeElement);
+  find("verdict").replaceChildren(...parts);
+  if (!held) return;
+  const heading = find("verdict").querySelector("h2");
+  if (heading) heading.tabIndex = -1;
+  (heading ?? find("text")).focus({ preventScroll: true });
+}
+
+/** Tells whether the answer is still that of the text in the field. */
+function compare() {
+  const note = find("earlier");
+  if (note) note.hidden = find("text").value.toWellFormed() === answered;
 }
 
 function explain(parts) {
@@ -63,7 +82,8 @@ function reveal() {
 async function load() {
   const all = await models(find("key").value);
   served = all.filter((model) => model.tokenizer);
-  if (!served.length) throw new Failure("No model here reads texts", "those that serve take token ids: POST /predict");
+  if (!all.length) throw new Failure("No model serves now", "one may be about to", { again: true });
+  if (!served.length) throw new Failure("No model here reads texts", "those that serve take token ids, by the API");
   const chosen = find("model").value;
   const first = served.find((model) => model.name === chosen) ?? served.find((model) => model.default) ?? served[0];
   find("model").replaceChildren(...served.map(({ name }) => make("option", { value: name }, name)));
@@ -82,11 +102,17 @@ function introduce() {
   find("card").href = `models/${encodeURIComponent(name)}/card`;
 }
 
-/** Shows the field for the API key. */
+/** Shows the field for the API key, which has no place on the page until a key was asked for. */
 function ask() {
+  find("key-toggle").hidden = false;
   find("key-field").hidden = false;
   find("key-toggle").setAttribute("aria-expanded", "true");
   find("key").focus();
+}
+
+function closeKey() {
+  find("key-field").hidden = true;
+  find("key-toggle").setAttribute("aria-expanded", "false");
 }
 
 function hear() {
@@ -100,6 +126,7 @@ function hear() {
     event.preventDefault();
     form.requestSubmit();
   });
+  find("text").addEventListener("input", compare);
   find("model").addEventListener("change", introduce);
   for (const [name, text] of Object.entries(EXAMPLES)) {
     const button = make("button", { type: "button", class: "link" }, name);
@@ -122,6 +149,7 @@ function keepKey() {
     }
   };
   key.value = stored((storage) => storage.getItem(KEY)) ?? "";
+  find("key-toggle").hidden = !key.value;
   key.addEventListener("input", () => {
     key.value = key.value.replace(/[^\x21-\x7e]/g, ""); // what a header cannot carry is no part of a key
     stored((storage) => storage.setItem(KEY, key.value));
@@ -132,9 +160,13 @@ function keepKey() {
     else open();
   });
   find("key-toggle").addEventListener("click", () => {
-    if (find("key-field").hidden) return ask();
-    find("key-field").hidden = true;
-    find("key-toggle").setAttribute("aria-expanded", "false");
+    if (find("key-field").hidden) ask();
+    else closeKey();
+  });
+  find("key-field").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    closeKey();
+    find("key-toggle").focus();
   });
 }
 
@@ -142,7 +174,7 @@ function keepKey() {
 async function open() {
   try {
     await load();
-    find("verdict").replaceChildren(...empty);
+    show(...empty);
   } catch (error) {
     fail(error, open);
   }

@@ -1,9 +1,10 @@
 // The text as it was read: each token shaded by its contribution, and the strongest tokens in figures.
 
-import { contribution, figure, make, sentence } from "./dom.js";
+import { contribution, count, figure, make, sentence } from "./dom.js";
 
 const STRONGEST = 6; // rows for the label, and as many against it
 const GAP = 6; // pixels between a token and its tip
+const MIRRORED = { ArrowLeft: "ArrowRight", ArrowRight: "ArrowLeft" }; // where the text runs from right to left
 
 /** What the page shows of an explanation; nothing where none was asked for. */
 export function reading(text, { label, contributions, not_explained: reason, dropped_tokens: dropped }) {
@@ -71,7 +72,7 @@ function option(text, token, label, most, number) {
 
 function paint(element, value, most) {
   element.className = value < 0 ? "against" : "for";
-  element.style.setProperty("--strength", Math.abs(value) / most);
+  element.style.setProperty("--strength", Math.min(Math.abs(value) / most, 1)); // a sum may be more
 }
 
 function describe({ contribution: value, unknown }, label) {
@@ -108,16 +109,23 @@ function steer(box, tip) {
   };
   box.addEventListener("keydown", (event) => {
     if (event.key === "Escape") activate(null);
-    if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = getComputedStyle(box).direction === "rtl" ? (MIRRORED[event.key] ?? event.key) : event.key;
+    if (!(key in steps) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    const next = options[Math.min(Math.max(active ? steps[event.key]() : last, 0), options.length - 1)];
+    const next = options[Math.min(Math.max(active ? steps[key]() : last, 0), options.length - 1)];
     next.scrollIntoView({ block: "nearest" });
     activate(next);
   });
   box.addEventListener("focus", () => box.matches(":focus-visible") && activate(options[last]));
   box.addEventListener("blur", () => activate(null));
   box.addEventListener("pointerover", (event) => activate(event.target.closest(".token")));
-  box.addEventListener("pointerleave", () => activate(null));
+  box.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch") activate(null); // a finger leaves as soon as it has tapped
+  });
+  addEventListener("pointerdown", function outside(event) {
+    if (!box.isConnected) removeEventListener("pointerdown", outside);
+    else if (!box.contains(event.target)) activate(null);
+  });
   box.addEventListener("scroll", () => active && place(tip, active));
 }
 
@@ -133,7 +141,7 @@ function place(tip, option) {
 }
 
 function strongest(contributions, label, most) {
-  const sorted = contributions.toSorted((a, b) => b.contribution - a.contribution);
+  const sorted = summed(contributions).toSorted((a, b) => b.contribution - a.contribution);
   const speakFor = sorted.filter((token) => token.contribution > 0).slice(0, STRONGEST);
   const against = sorted.filter((token) => token.contribution < 0).slice(-STRONGEST).toReversed();
   const tables = [
@@ -143,13 +151,23 @@ function strongest(contributions, label, most) {
   return make("div", { class: "strongest" }, ...tables.map(([title, tokens]) => table(title, tokens, most)));
 }
 
+/** One entry for each token that differs, with the sum of its contributions and how many they are. */
+function summed(contributions) {
+  return [...Map.groupBy(contributions, ({ token }) => token).values()].map((alike) => ({
+    ...alike[0],
+    contribution: alike.reduce((sum, token) => sum + token.contribution, 0),
+    times: alike.length,
+  }));
+}
+
 function table(title, tokens, most) {
   const rows = tokens.map((token) => {
-    const { token: text, contribution: value } = token;
+    const { token: text, contribution: value, times } = token;
     const mark = make("span", {}, text);
+    const note = times > 1 ? make("small", { class: "soft" }, ` sum of ${count(times)}`) : null;
     paint(mark, value, most);
     mark.classList.toggle("unknown", Boolean(token.unknown));
-    return make("tr", {}, make("th", { scope: "row" }, mark), make("td", {}, figure(value, contribution(value))));
+    return make("tr", {}, make("th", { scope: "row" }, mark, note), make("td", {}, figure(value, contribution(value))));
   });
   return make("table", {}, make("caption", {}, title), make("tbody", {}, ...rows));
 }

@@ -18,6 +18,7 @@ const TEXT_TITLES = {
   too_long: "The text is too long to be read whole",
   unknown_only: "None of these words is known",
 };
+const FOREIGN = "what came back is not from the service: something in between may have answered";
 const PASSING = new Set([408, 429, 500, 502, 503, 504]); // the same request may well succeed later
 
 /** Why there is no answer, for a person: a title, the service's own detail, and what may help. */
@@ -30,15 +31,17 @@ export class Failure extends Error {
 
 /** The models that serve, as in `GET /models`. Raises Failure. */
 export async function models(key) {
-  return (await ask("models", key)).document;
+  return (await ask("models", key, areModels)).document;
 }
+
+const areModels = (document) => Array.isArray(document) && document.every((model) => typeof model?.name === "string");
 
 /** One text by one model: `{model, version, result, timing}`. Raises Failure, or AbortError when `signal` says so. */
 export async function classify({ text, model, explain, truncate }, key, signal) {
   const began = performance.now();
   const body = JSON.stringify({ texts: [text], explain, truncate });
   const address = `models/${encodeURIComponent(model)}/classify`;
-  const { document, headers } = await ask(address, key, { method: "POST", body, signal });
+  const { document, headers } = await ask(address, key, isAnswer, { method: "POST", body, signal });
   const roundTrip = performance.now() - began;
   const [result] = document.results;
   if (result.error) {
@@ -49,7 +52,13 @@ export async function classify({ text, model, explain, truncate }, key, signal) 
   return { model: document.model, version: document.version, result, timing };
 }
 
-async function ask(address, key, options = {}) {
+function isAnswer(document) {
+  const result = document?.results?.[0];
+  return typeof result?.error?.detail === "string" || typeof result?.scores?.[result.label] === "number";
+}
+
+/** The document of a reply that is `expected`. Raises Failure, also for a reply that is not the service's. */
+async function ask(address, key, expected, options = {}) {
   const headers = { Accept: "application/json" };
   if (options.body) headers["Content-Type"] = "application/json";
   if (key) headers.Authorization = `Bearer ${key}`;
@@ -64,14 +73,15 @@ async function ask(address, key, options = {}) {
     });
   }
   const document = parsed(body);
-  if (response.ok && document) return { document, headers: response.headers };
+  if (response.ok && expected(document)) return { document, headers: response.headers };
   throw refused(response, document);
 }
 
 function refused(response, document) {
   const { status, headers } = response;
   const title = TITLES[status] ?? `The service answered with ${status}`;
-  const detail = document?.detail ?? "what came back is not from the service: something in between may have answered";
+  const ours = typeof document?.detail === "string"; // what stands in between may answer in JSON too
+  const detail = ours ? document.detail : FOREIGN;
   return new Failure(title, detail, {
     code: status,
     again: PASSING.has(status),

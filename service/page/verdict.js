@@ -15,6 +15,7 @@ export function verdict({ model, version, result, timing }, attempt, apart) {
   const parts = [
     make("h2", { class: "label" }, label, score),
     make("p", { class: "by soft" }, by),
+    make("p", { id: "earlier", class: "soft", hidden: true }, "Of the text as it was: it has been edited since."),
     list(rows.slice(0, SHOWN), label),
   ];
   if (rows.length > SHOWN) {
@@ -27,7 +28,7 @@ export function verdict({ model, version, result, timing }, attempt, apart) {
 /** The same in one sentence, for those who do not see it. */
 export function spoken({ result }) {
   const { label, scores, kept_tokens: kept } = result;
-  return `${label}, ${share(scores[label])}. ${count(kept)} tokens read.`;
+  return `${label}, ${share(scores[label])}. ${count(kept)} ${kept === 1 ? "token" : "tokens"} read.`;
 }
 
 function list(rows, winner) {
@@ -68,7 +69,7 @@ function facts(result, timing, { truncate }) {
 /** What the page says of a Failure. `retry` tries again, with changes of what was asked. */
 export function failed(failure, retry) {
   const remedies = make("p", { class: "remedies" });
-  if (failure.code === "too_long") {
+  if (failure.code === "too_long" && failure.detail.includes("truncate")) { // a text of too many bytes has no such way
     remedies.append(
       remedy("Read its beginning", () => retry({ truncate: "head" })),
       remedy("Read its end", () => retry({ truncate: "tail" })),

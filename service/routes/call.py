@@ -1,9 +1,10 @@
 """A request that computes, in any dialect: its deadline, its priority, its body, its time in the engine."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
@@ -13,13 +14,15 @@ from starlette.responses import Response
 
 from service.batcher import Batcher
 from service.body import read_body, read_json, while_connected
-from service.errors import FieldError, InvalidContent
+from service.errors import DeadlineExceeded, FieldError, InvalidContent
 from service.judgements import Judgements
 from service.metrics import Metrics
 from service.repository import Model, Repository
 from service.schemas.shared import problems
 from service.settings import Settings
-from service.texts import Encoded, TextError, Truncate, encode
+from service.texts import Encoded, TextError, Token, Truncate, encode, locate
+
+T = TypeVar("T")
 
 PROBLEMS = {
     400: "the body is not JSON, or not compressed as it says",
@@ -34,7 +37,7 @@ PROBLEMS = {
 }
 """Why such a request may fail."""
 
-UNKNOWN = {404: "no model of that name"}
+UNKNOWN = {404: "no model of that name, or none is named and the default one is not loaded"}
 
 
 class Plain(APIRoute):
@@ -56,6 +59,8 @@ class Serving(NamedTuple):
     batcher: Batcher
     metrics: Metrics
     judgements: Judgements
+    explaining: asyncio.Lock
+    """Held while variants of a text are in the engine."""
 
 
 class Call:
@@ -81,8 +86,13 @@ class Call:
     async def encode(
         self, model: Model, texts: list[str], truncate: Truncate | None = None
     ) -> list[Encoded | TextError]:
-        """Each text as the model reads it, or why it cannot; counted. Raises as `service.texts.encode` does."""
-        encoded = await encode(model, texts, self._serving.settings.max_tokens, truncate)
+        """Each text as the model reads it, or why it cannot; counted.
+
+        The body must have been read. Raises as `service.texts.encode` does, or DeadlineExceeded.
+        """
+        settings = self._serving.settings
+        work = encode(model, texts, settings.max_tokens, truncate, most_bytes=settings.max_text_bytes)
+        encoded = await self._in_time(while_connected(self._request, work))
         self._serving.judgements.read(model, encoded)
         return encoded
 
@@ -93,7 +103,7 @@ class Call:
         """
         self._by = {"X-Model": model.name, "X-Model-Version": str(model.version)}
         queue, compute = self._queue, self._compute
-        logits = await self._run(model, token_ids)
+        logits = await self._run(model, token_ids, urgent=self._urgent)
         if token_ids:
             lengths = [len(tokens) for tokens in token_ids]
             self._serving.metrics.answered(self._queue - queue, self._compute - compute, lengths)
@@ -102,17 +112,40 @@ class Call:
         return logits
 
     async def compute(self, model: Model, token_ids: list[list[int]]) -> list[list[float]]:
-        """Logits of what explains an answer, counted apart. Raises as `answer` does."""
-        logits = await self._run(model, token_ids)
-        self._serving.metrics.explained([len(tokens) for tokens in token_ids])
+        """Logits of what explains an answer, counted apart. Raises as `answer` does.
+
+        They take a share of the lanes at a time, and take turns with those of other requests, so that who wants
+        answers hardly notices.
+        """
+        logits: list[list[float]] = []
+        share = self._serving.batcher.lanes // 2 or 1
+        for first in range(0, len(token_ids), share):
+            few = token_ids[first : first + share]
+            await self._in_time(self._serving.explaining.acquire())
+            try:
+                logits += await self._run(model, few, urgent=False)
+            finally:
+                self._serving.explaining.release()
+            self._serving.metrics.explained([len(tokens) for tokens in few])
         return logits
 
-    async def _run(self, model: Model, token_ids: list[list[int]]) -> list[list[float]]:
+    async def locate(self, model: Model, text: str, encoded: Encoded) -> list[Token]:
+        """The kept tokens as they stand in the text. Raises DeadlineExceeded."""
+        return await self._in_time(while_connected(self._request, locate(model, text, encoded)))
+
+    async def _in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(self._left):
+                return await work
+        except TimeoutError as error:
+            raise DeadlineExceeded from error
+
+    async def _run(self, model: Model, token_ids: list[list[int]], *, urgent: bool) -> list[list[float]]:
         if not token_ids:
             self._enter("encode")
             return []
         self._enter("engine")
-        work = self._serving.batcher.run(model.weights, token_ids, seconds=self._left, urgent=self._urgent)
+        work = self._serving.batcher.run(model.weights, token_ids, seconds=self._left, urgent=urgent)
         logits, queue, compute = await while_connected(self._request, work)
         self._queue += queue
         self._compute += compute
@@ -184,7 +217,9 @@ def by_model(
 ) -> None:
     """Adds ``POST /{action}``, by the default model, and ``POST /models/{name}/{action}``."""
 
-    @routes.post(f"/{action}", summary=f"{summary}, by the default model", responses=problems(PROBLEMS), **described)
+    @routes.post(
+        f"/{action}", summary=f"{summary}, by the default model", responses=problems(PROBLEMS | UNKNOWN), **described
+    )
     async def by_default(request: Request) -> Response:
         return await answer(request, None)
 

@@ -7,12 +7,13 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.errors import Overloaded
 from service.explain import Budget, contributions
 from service.repository import Model
 from service.routes.call import Call, Plain, Serving, by_model, documented
 from service.schemas.classify import ClassifyReply, ClassifyRequest
 from service.schemas.shared import parse
-from service.texts import Encoded, TextError, locate
+from service.texts import Encoded, TextError
 from service.verdict import Verdict, verdicts
 
 
@@ -65,8 +66,11 @@ async def _explained(
         return {"contributions": None, "not_explained": refused}
     winner = model.config.labels.index(verdict.label)
     compute = functools.partial(call.compute, model)
-    values = await contributions(encoded, logits, winner, model.config, compute)
-    tokens = await locate(model, text, encoded)
+    try:
+        values = await contributions(encoded, logits, winner, model.config, compute)
+    except Overloaded:  # the label stands, all the same
+        return {"contributions": None, "not_explained": "too much is waiting: ask again, or without an explanation"}
+    tokens = await call.locate(model, text, encoded)
     return {
         "contributions": [
             {**token._asdict(), "unknown": token_id == model.unknown_id, "contribution": value}

@@ -17,7 +17,7 @@ from service.schemas.models import ModelReply
 from service.schemas.shared import problems
 from service.store import Store
 
-MOST_CARD_BYTES = 1 << 20
+MOST_CARD_BYTES = 1 << 16
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -33,7 +33,7 @@ class File(NamedTuple):
 def router() -> APIRouter:
     """The routes. Addresses on the page are relative: it works under a prefix that a proxy takes off."""
     routes = APIRouter(include_in_schema=False)
-    files = {path.name: _read(path) for path in FOLDER.iterdir()}
+    files = {path.name: _read(path) for path in FOLDER.iterdir() if path.suffix in MEDIA and path.is_file()}
     index = files.pop("index.html")
 
     @routes.api_route("/", methods=["GET", "HEAD"])
