@@ -3,17 +3,15 @@
     with Client("http://127.0.0.1:8000") as client:
         print(client.predict([[6, 753, 4], [763, 4, 5, 247]]).logits)
 
-What is sent again, up to `retries` times, where the wait would end before the deadline:
+Sent again, up to `retries` times, where the wait would end before the deadline:
 
-- after a connection that could not be made, since nothing was sent: every call.
-- after 429 and 503, by which the service refuses or leaves: all but load and unload, since to these a 503 may come from
-  a shutdown that began when their work was under way.
-- after a connection that was lost before the reply's head was in: all but load and unload. What the others ask for
-  changes nothing, so the answer is the same, at the cost of computing it again.
+- what found no connection: every call, since nothing was sent.
+- what got 429 or 503, or lost its connection before the reply's head was in: all but load and unload, which may have
+  begun. What the others ask for changes nothing.
 
-What is not: 408 and 504, since the deadline has passed; 500 and 502, since the request itself may be what breaks the
-service; other statuses, since they would come again; a reply that broke off or cannot be read. `Retry-After` is waited
-in full, with a random part of a doubling back-off on top, so that those refused together do not return together.
+All else is final: 408 and 504, since the deadline has passed; 500 and 502, since the request itself may be what breaks
+the service; other statuses; a reply that broke off or cannot be read. `Retry-After` is waited in full, with a random
+part of a doubling back-off on top, so that those refused together do not return together.
 """
 
 import asyncio
@@ -25,19 +23,22 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections import UserDict
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Self, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 from urllib.parse import quote
 
 import httpx
 
 T = TypeVar("T")
-Sequences: TypeAlias = Sequence[Sequence[int]]
-Truncate: TypeAlias = Literal["head", "tail"] | None
+Transport = TypeVar("Transport", httpx.BaseTransport, httpx.AsyncBaseTransport)
+Sequences = Sequence[Sequence[int]]
+Truncate = Literal["head", "tail"] | None
+_Call = Coroutine[Any, Any, T]
 
 BACKOFF_SECONDS, BACKOFF_MOST = 0.1, 5.0
 """The longest random wait before the first repetition, which doubles with each, and its bound."""
@@ -119,6 +120,50 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """A golden text that has another label now."""
+
+    text: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Of how many golden texts the two versions' labels were compared, and those that differ."""
+
+    texts: int
+    flips: list[Flip]
+
+
+@dataclass(frozen=True)
+class Served:
+    """The same of the sequences answered last, in numbers."""
+
+    sequences: int
+    flips: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    golden: Golden
+    served: Served
+
+
+@dataclass(frozen=True)
+class Load:
+    """What serves after a load; replaced, comparison: what served until then, None where nothing or the same did."""
+
+    model: str
+    version: int
+    precision: str
+    pinned: bool
+    seconds: float
+    replaced: int | None = None
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True)
 class FieldError:
     """One thing wrong in a request: a JSON pointer into its body, or the name of a header."""
 
@@ -139,27 +184,28 @@ class Error(Exception):
     request_id: str | None = None
     retry_after: float | None = None
 
+    def __post_init__(self) -> None:
+        super().__init__(self.detail)  # pickle calls with what stands here
+
     def __str__(self) -> str:
         return f"{self.status or 'no reply'}: {self.detail} (request {self.request_id})"
 
 
 def pad(sequences: Sequences, pad_id: int = 0) -> tuple[list[list[int]], list[int]]:
     """token_ids and lengths: the sequences as rows of one width, right-padded. Raises TypeError for other than ints."""
-    rows = [list(map(operator.index, sequence)) for sequence in sequences]  # numpy's integers too
+    rows, padding = list(map(_ints, sequences)), _ints([pad_id])
     width = max(map(len, rows), default=0)
-    return [row + [pad_id] * (width - len(row)) for row in rows], [len(row) for row in rows]
+    return [row + padding * (width - len(row)) for row in rows], [len(row) for row in rows]
 
 
-class _Attempt(NamedTuple):
-    """What to do next: wait, then send the request (arguments of httpx's stream) and have the reply by the deadline."""
-
-    wait: float
-    deadline: float
-    request: dict[str, Any]
+def _ints(values: Sequence[int]) -> list[int]:
+    if bool in map(type, values):
+        raise TypeError("token ids and lengths are ints, not bools")
+    return list(map(operator.index, values))  # numpy's integers too
 
 
 class _Outcome(NamedTuple):
-    """What came of it: a reply, or an error; both where the reply broke off."""
+    """What came of an attempt: a reply, or an error; a status and an error where the reply broke off."""
 
     status: int | None = None
     headers: httpx.Headers = httpx.Headers()
@@ -167,28 +213,24 @@ class _Outcome(NamedTuple):
     error: Exception | None = None
 
 
-class _Left(NamedTuple):
-    """httpx's timeouts: each phase (pool, connect, write, read) has what is left when it begins."""
+class _Left(UserDict[str, float]):
+    """httpx's timeouts, kept as deadlines: each phase has what is left when it begins."""
 
-    deadline: float
-
-    def get(self, phase: str, default: float | None = None) -> float:
-        return max(self.deadline - time.monotonic(), 0.001)
+    def __getitem__(self, phase: str) -> float:
+        return max(super().__getitem__(phase) - time.monotonic(), 0.001)
 
 
-_Steps: TypeAlias = Generator[_Attempt, _Outcome, T]
-"""A call without its I/O: yields what to do next, is sent what came of it; returns the answer or raises Error."""
-
-
-class _Calls:
+class _Calls(Generic[Transport]):
     """What is asked, and whether again; the two clients send and wait.
 
-    base_url may have a path. model: of the named routes, else the service's default. timeout: seconds for a whole call,
-    repetitions included; the service is told, and refuses more than its LSTMSERVE_TIMEOUT_MS. limits: of the pool of
-    connections, where no httpx transport is given. Raises ValueError.
+    base_url: http or https, with or without a path. model: of the named routes, else the service's default. timeout:
+    seconds for a whole call, repetitions included; the service is told, and refuses more than its LSTMSERVE_TIMEOUT_MS.
+    limits: of the pool of connections, where no httpx transport is given. Raises ValueError.
     """
 
     _open: Callable[..., Any]
+    _sleep: Any
+    _send: Any
 
     def __init__(
         self,
@@ -198,56 +240,63 @@ class _Calls:
         api_key: str | None = None,
         timeout: float = 30.0,
         retries: int = 2,
-        transport: Any = None,
+        transport: Transport | None = None,
         limits: httpx.Limits = LIMITS,
     ) -> None:
-        if not (0 < timeout < float("inf") and retries >= 0):
-            raise ValueError(f"timeout must be seconds above 0, not {timeout}; retries 0 or more, not {retries}")
+        if not (isinstance(timeout, int | float) and 0 < timeout < float("inf")):
+            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        if not (isinstance(retries, int) and retries >= 0):
+            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+        if not _is_address(base_url):
+            raise ValueError("base_url must be as http://127.0.0.1:8000 or https://host/path, without a query")
         if api_key is not None and not re.fullmatch("[!-~]+", api_key):  # a later error would show it
             raise ValueError("api_key must be ASCII without blanks: strip the line end of one read from a file")
         self._timeout, self._retries, self._prefix = timeout, retries, "" if model is None else _path(model)
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._http = self._open(base_url=base_url, headers=headers, transport=transport, limits=limits)
 
-    def _predict(self, token_ids: Sequences, lengths: Sequence[int] | None, pad_id: int) -> _Steps[Prediction]:
+    def _predict(self, token_ids: Sequences, lengths: Sequence[int] | None, pad_id: int) -> _Call[Prediction]:
         document: dict[str, object] = {"token_ids": pad(token_ids, pad_id)[0]}
         if lengths is not None:
-            document["lengths"] = list(map(operator.index, lengths))
+            document["lengths"] = _ints(lengths)
         return self._ask(f"{self._prefix}/predict", Prediction, document)
 
-    def _classify(self, texts: Sequence[str], truncate: Truncate, explain: bool) -> _Steps[Classification]:
+    def _classify(self, texts: Sequence[str], truncate: Truncate, explain: bool) -> _Call[Classification]:
         if isinstance(texts, str):
             raise TypeError("texts is a list of str, also for one text")
         document = {"texts": list(texts), "truncate": truncate, "explain": explain}
         return self._ask(f"{self._prefix}/classify", Classification, document)
 
-    def _ready(self) -> _Steps[bool]:
+    async def _ready(self) -> bool:
         try:
-            yield from self._ask("/readyz", NoneType, retries=0)
+            await self._ask("/readyz", NoneType, retries=0)
         except Error as error:
             if error.status not in (None, 503):
                 raise
             return False
         return True
 
-    def _change(self, name: str, action: str, parameters: dict[str, object]) -> _Steps[None]:
-        return self._ask(f"/v2/repository{_path(name)}/{action}", NoneType, {"parameters": parameters}, admin=True)
+    def _change(self, action: str, name: str, kind: type[T], version: int | None = None) -> _Call[T]:
+        document = {"parameters": {} if version is None else {"version": version}}
+        return self._ask(f"/v2/repository{_path(name)}/{action}", kind, document, admin=True)
 
-    def _ask(
+    async def _ask(
         self, path: str, kind: type[T], document: object = None, *, retries: int | None = None, admin: bool = False
-    ) -> _Steps[T]:
+    ) -> T:
         """Asks until there is an answer of that kind (NoneType: any body will do), or no reason to ask again."""
         retries, deadline = self._retries if retries is None else retries, time.monotonic() + self._timeout
         headers = {"X-Request-ID": uuid.uuid4().hex}  # one for all attempts
-        request: dict[str, Any] = {"method": "GET", "url": path, "extensions": {"timeout": _Left(deadline)}}
+        left = _Left(dict.fromkeys(("connect", "read", "write", "pool"), deadline))
+        request: dict[str, Any] = {"method": "GET", "url": path, "headers": headers, "extensions": {"timeout": left}}
         if document is not None:
             headers["Content-Type"] = "application/json"
             request |= {"method": "POST", "content": json.dumps(document).encode()}
         wait, backoff = 0.0, BACKOFF_SECONDS
         while True:
+            await self._sleep(wait)
             if not admin:  # a load may take longer than the service gives a request
-                headers["X-Request-Timeout-Ms"] = str(max(1, int(1000 * (deadline - time.monotonic() - wait))))
-            outcome = yield _Attempt(wait, deadline, {**request, "headers": headers.copy()})
+                headers["X-Request-Timeout-Ms"] = str(max(1, int(1000 * (deadline - time.monotonic()))))
+            outcome = await self._send(request, deadline)
             try:
                 return _read(outcome, kind, headers["X-Request-ID"])
             except Error as error:
@@ -258,34 +307,34 @@ class _Calls:
             retries, backoff = retries - 1, min(2 * backoff, BACKOFF_MOST)
 
 
-class Client(_Calls):
+class Client(_Calls[httpx.BaseTransport]):
     __doc__ = _Calls.__doc__
-    _open, _sleep = httpx.Client, staticmethod(time.sleep)
+    _open = httpx.Client
 
     def predict(self, token_ids: Sequences, lengths: Sequence[int] | None = None, pad_id: int = 0) -> Prediction:
         """Logits of ragged sequences, which are padded; with lengths, pad ids within those count as tokens."""
-        return self._run(self._predict(token_ids, lengths, pad_id))
+        return _now(self._predict(token_ids, lengths, pad_id))
 
     def classify(self, texts: Sequence[str], truncate: Truncate = None, explain: bool = False) -> Classification:
         """Labels of texts; truncate keeps the head or tail of those too long, explain asks for contributions."""
-        return self._run(self._classify(texts, truncate, explain))
+        return _now(self._classify(texts, truncate, explain))
 
     def models(self) -> list[Model]:
-        return self._run(self._ask("/models", list[Model]))
+        return _now(self._ask("/models", list[Model]))
 
     def model(self, name: str) -> Model:
-        return self._run(self._ask(_path(name), Model))
+        return _now(self._ask(_path(name), Model))
 
     def ready(self) -> bool:
         """Whether requests should be sent here; False too where it cannot be reached. Asked once."""
-        return self._run(self._ready())
+        return _now(self._ready())
 
-    def load(self, name: str, version: int | None = None) -> None:
+    def load(self, name: str, version: int | None = None) -> Load:
         """Serves the highest version in the store, or this one from now on; needs the admin key, as unload does."""
-        self._run(self._change(name, "load", {} if version is None else {"version": version}))
+        return _now(self._change("load", name, Load, version))
 
     def unload(self, name: str) -> None:
-        self._run(self._change(name, "unload", {}))
+        _now(self._change("unload", name, NoneType))
 
     def close(self) -> None:
         self._http.close()
@@ -296,54 +345,48 @@ class Client(_Calls):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, steps: _Steps[T]) -> T:
-        try:
-            attempt = next(steps)
-            while True:
-                self._sleep(attempt.wait)
-                attempt = steps.send(self._send(attempt))
-        except StopIteration as end:
-            return cast("T", end.value)
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251
 
-    def _send(self, attempt: _Attempt) -> _Outcome:
+    async def _send(self, request: dict[str, Any], deadline: float) -> _Outcome:
         begun = None
         try:
-            with self._http.stream(**attempt.request) as reply:
+            with self._http.stream(**request) as reply:
                 begun, chunks = reply.status_code, []
                 for chunk in reply.iter_bytes():
                     chunks.append(chunk)
-                    if time.monotonic() > attempt.deadline:
+                    if time.monotonic() > deadline:
                         raise httpx.ReadTimeout("the reply came too slowly")
                 return _Outcome(reply.status_code, reply.headers, b"".join(chunks))
         except httpx.RequestError as error:
             return _Outcome(begun, error=error)
 
 
-class AsyncClient(_Calls):
+class AsyncClient(_Calls[httpx.AsyncBaseTransport]):
     """The same for asyncio: see Client."""
 
     _open, _sleep = httpx.AsyncClient, staticmethod(asyncio.sleep)
 
     async def predict(self, token_ids: Sequences, lengths: Sequence[int] | None = None, pad_id: int = 0) -> Prediction:
-        return await self._run(self._predict(token_ids, lengths, pad_id))
+        return await self._predict(token_ids, lengths, pad_id)
 
     async def classify(self, texts: Sequence[str], truncate: Truncate = None, explain: bool = False) -> Classification:
-        return await self._run(self._classify(texts, truncate, explain))
+        return await self._classify(texts, truncate, explain)
 
     async def models(self) -> list[Model]:
-        return await self._run(self._ask("/models", list[Model]))
+        return await self._ask("/models", list[Model])
 
     async def model(self, name: str) -> Model:
-        return await self._run(self._ask(_path(name), Model))
+        return await self._ask(_path(name), Model)
 
     async def ready(self) -> bool:
-        return await self._run(self._ready())
+        return await self._ready()
 
-    async def load(self, name: str, version: int | None = None) -> None:
-        await self._run(self._change(name, "load", {} if version is None else {"version": version}))
+    async def load(self, name: str, version: int | None = None) -> Load:
+        return await self._change("load", name, Load, version)
 
     async def unload(self, name: str) -> None:
-        await self._run(self._change(name, "unload", {}))
+        await self._change("unload", name, NoneType)
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -354,27 +397,37 @@ class AsyncClient(_Calls):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _run(self, steps: _Steps[T]) -> T:
-        try:
-            attempt = next(steps)
-            while True:
-                await self._sleep(attempt.wait)
-                attempt = steps.send(await self._send(attempt))
-        except StopIteration as end:
-            return cast("T", end.value)
-
-    async def _send(self, attempt: _Attempt) -> _Outcome:
+    async def _send(self, request: dict[str, Any], deadline: float) -> _Outcome:
         begun = None
         try:
-            async with asyncio.timeout(attempt.deadline - time.monotonic()):
-                async with self._http.stream(**attempt.request) as reply:
-                    begun = reply.status_code
-                    return _Outcome(reply.status_code, reply.headers, await reply.aread())
+            async with asyncio.timeout(deadline - time.monotonic()), self._http.stream(**request) as reply:
+                begun = reply.status_code
+                return _Outcome(reply.status_code, reply.headers, await reply.aread())
         except (httpx.RequestError, TimeoutError) as error:
             return _Outcome(begun, error=error)
 
 
+def _now(call: _Call[T]) -> T:
+    """The result of a call that blocks where an asynchronous one would suspend."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    raise RuntimeError("a call of the blocking client suspended")
+
+
+def _is_address(base_url: str) -> bool:
+    with contextlib.suppress(httpx.InvalidURL):
+        url = httpx.URL(base_url)
+        return (
+            bool(url.host) and url.scheme in ("http", "https") and (url.port or 0) < 2**16 and b"?" not in url.raw_path
+        )
+    return False
+
+
 def _path(model: str) -> str:
+    if model in ("", ".", ".."):  # which httpx would take for steps in the path
+        raise ValueError(f"model must be a name, not {model!r}")
     return f"/models/{quote(model, safe='')}"
 
 
@@ -403,11 +456,13 @@ def _read(outcome: _Outcome, kind: type[T], sent_id: str) -> T:
         except UNREADABLE as reason:
             detail = f"the reply cannot be read: {type(reason).__name__}: {reason}"
             raise Error(detail, status, (), request_id) from reason
-    detail, errors = f"no explanation but {body[:200]!r}", ()
+    detail, errors = f"no explanation but {body[:200]!r}" if body else "an empty reply", ()
     with contextlib.suppress(*UNREADABLE):
         problem = json.loads(body)
         detail = _decode(str, problem["detail" if "detail" in problem else "error"])  # under /v2 "error"
         errors = tuple(_decode(list[FieldError], problem.get("errors", [])))
+    if status in range(300, 400) and "location" in headers:
+        detail = f"redirected to {headers['location']!r:.200}: use that as base_url, without the route's path"
     raise Error(detail, status, errors, request_id, _retry_after(headers))
 
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+import httpx
+
 from service.client import AsyncClient, Client
 
 PREDICTION = {"model": "imdb", "version": 1, "labels": ["n", "p"], "logits": [[-1.5, 2]]}
@@ -28,6 +30,18 @@ MODEL = {
     "vocab_size": 9,
     "tokenizer": True,
     "card": None,
+}
+LOAD = {
+    "model": "imdb",
+    "version": 2,
+    "precision": "float32",
+    "pinned": True,
+    "replaced": 1,
+    "seconds": 0.5,
+    "comparison": {
+        "golden": {"texts": 16, "flips": [{"text": "so so", "before": "n", "after": "p"}]},
+        "served": {"sequences": 40, "flips": 3},
+    },
 }
 
 
@@ -152,9 +166,9 @@ class Caller:
         self.waits: list[float] = []
         self.meanwhile: Callable[[], object] = lambda: None
         self._runner = asyncio.Runner()
-        self.client: Any = Client(url, **options) if kind == "sync" else AsyncClient(url, **options)
-        sleep: Any = self._wait if kind == "sync" else self._await
-        self.client._sleep = sleep
+        kinds: dict[str, Any] = {"sync": Client, "async": AsyncClient}
+        self.client = kinds[kind](url, **options)
+        self.client._sleep = self._wait
 
     def __call__(self, method: str, *arguments: Any, **named: Any) -> Any:
         result = getattr(self.client, method)(*arguments, **named)
@@ -164,13 +178,10 @@ class Caller:
         self("close" if isinstance(self.client, Client) else "aclose")
         self._runner.close()
 
-    def _wait(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         if self.waits:
             self.meanwhile()
         self.waits.append(seconds)
-
-    async def _await(self, seconds: float) -> None:
-        self._wait(seconds)
 
 
 class Net:
@@ -188,6 +199,9 @@ class Net:
         caller = Caller(self._kind, url, options)
         self._callers.callback(caller.close)
         return caller
+
+    def transport(self) -> httpx.BaseTransport | httpx.AsyncBaseTransport:
+        return httpx.HTTPTransport() if self._kind == "sync" else httpx.AsyncHTTPTransport()
 
     def __enter__(self) -> Self:
         return self

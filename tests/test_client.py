@@ -3,17 +3,22 @@
 import ast
 import inspect
 import json
+import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from service import client
 from service.client import AsyncClient, Client, Error, FieldError, Label, Prediction, TextError, pad
-from tests.scripted import MODEL, PREDICTION, Net, free_port, raw, refuse, reply
+from service.schemas.admin import Compared, Flip, Golden, LoadReply, Served
+from service.schemas.classify import Classified, Contribution
+from tests.scripted import LOAD, MODEL, PREDICTION, Net, free_port, raw, refuse, reply
 
 LABEL = {
     "label": "p",
@@ -90,12 +95,12 @@ def test_models_and_one_of_them(net: Net) -> None:
 
 
 def test_a_named_model_with_a_key(net: Net) -> None:
-    server = net.serve(reply(PREDICTION), reply({**PREDICTION, "results": []}), raw(200, b""), reply({}), reply({}))
+    server = net.serve(reply(PREDICTION), reply({**PREDICTION, "results": []}), reply(LOAD), reply(LOAD), raw(200, b""))
     caller = net.call(server.url, model="my model", api_key="s3cret")
     caller("predict", [[1]])
     caller("classify", ["a"])
-    assert caller("load", "b") is None
-    assert caller("load", "b", version=2) is None
+    caller("load", "b")
+    caller("load", "b", version=2)
     assert caller("unload", "b") is None
     assert server.lines == [
         "POST /models/my%20model/predict",
@@ -110,6 +115,27 @@ def test_a_named_model_with_a_key(net: Net) -> None:
         {"parameters": {}},
     ]
     assert {arrived.headers["authorization"] for arrived in server.arrived} == {"Bearer s3cret"}
+
+
+def test_what_a_load_did(net: Net) -> None:
+    caller = net.call(net.serve(reply(LOAD), reply({**LOAD, "replaced": None, "comparison": None})).url)
+    compared = client.Comparison(client.Golden(16, [client.Flip("so so", "n", "p")]), client.Served(40, 3))
+    assert caller("load", "imdb") == client.Load("imdb", 2, "float32", True, 0.5, 1, compared)
+    assert caller("load", "imdb") == client.Load("imdb", 2, "float32", True, 0.5)
+
+
+def test_the_types_have_what_the_service_says() -> None:
+    pairs: list[tuple[type, type[BaseModel]]] = [
+        (client.Load, LoadReply),
+        (client.Comparison, Compared),
+        (client.Golden, Golden),
+        (client.Served, Served),
+        (client.Flip, Flip),
+        (client.Label, Classified),
+        (client.Contribution, Contribution),
+    ]
+    for ours, theirs in pairs:
+        assert {field.name for field in fields(ours)} == theirs.model_fields.keys()
 
 
 @pytest.mark.parametrize(("status", "truth"), [(200, True), (503, False)])
@@ -157,6 +183,24 @@ def test_other_shapes_of_errors(net: Net) -> None:
     assert len(caught.value.detail) < 300
 
 
+def test_an_empty_refusal_and_a_redirect(net: Net) -> None:
+    moved = raw(307, b"", "Location: https://elsewhere/models")
+    caller = net.call(net.serve(raw(503, b""), moved, raw(304, b"")).url, retries=0)
+    with pytest.raises(Error, match=r"503: an empty reply \("):
+        caller("models")
+    with pytest.raises(Error, match="307: redirected to 'https://elsewhere/models': use that as base_url"):
+        caller("models")
+    with pytest.raises(Error, match="304: an empty reply"):
+        caller("models")
+
+
+@pytest.mark.parametrize("error", [Error("x"), Error(detail="x", status=429, retry_after=2.0)])
+def test_an_error_can_be_pickled(error: Error) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert vars(copy) == vars(error)
+    assert str(copy) == str(error)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -192,14 +236,51 @@ def test_a_result_that_is_neither_label_nor_error(net: Net) -> None:
         net.call(net.serve(reply(answer)).url)("classify", ["a", "b"])
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://127.0.0.1"])
-def test_an_address_that_is_none(net: Net, url: str) -> None:
-    with pytest.raises(Error, match="no reply: UnsupportedProtocol"):
-        net.call(url)("models")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000",
+        "localhost:8000",
+        "",
+        "/path",
+        "ftp://test",
+        "http://",
+        "http://:80",
+        "http://test:abc",
+        "http://test:70000",
+        "http://test/?a=b",
+        "http://test/?",
+        "http://test\n",
+    ],
+)
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_address_that_is_none(kind: type[Client | AsyncClient], url: str) -> None:
+    with pytest.raises(ValueError, match="base_url must be as http://"):
+        kind(url)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_that_httpx_would_drop(net: Net, name: str) -> None:
+    with pytest.raises(ValueError, match="model must be a name"):
+        net.call("http://test", model=name)
+    caller = net.call("http://test")
+    for method in ("model", "load", "unload"):
+        with pytest.raises(ValueError, match="model must be a name"):
+            caller(method, name)
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"timeout": float("inf")}, {"retries": -1}, {"api_key": "s3cret\n"}]
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": float("inf")},
+        {"timeout": None},
+        {"timeout": httpx.Timeout(3)},
+        {"retries": -1},
+        {"retries": None},
+        {"api_key": "s3cret\n"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_options_that_are_refused(kind: type[Client | AsyncClient], options: dict[str, Any]) -> None:
@@ -212,8 +293,9 @@ def test_arguments_that_are_refused(net: Net) -> None:
     caller = net.call("http://127.0.0.1:1")
     with pytest.raises(TypeError, match="list of str"):
         caller("classify", "one text")
-    with pytest.raises(TypeError):
-        caller("predict", [[1.5]])
+    for arguments in ([[1.5]],), ([[5], [6, True]],), ([[5]], [True]), ([[5]], None, False):
+        with pytest.raises(TypeError, match=r"bools|float"):
+            caller("predict", *arguments)
 
 
 def test_pad() -> None:
@@ -227,10 +309,27 @@ def test_pad() -> None:
 
 def test_a_transport_of_the_users_own() -> None:
     def handle(request: httpx.Request) -> httpx.Response:
+        given = request.extensions["timeout"]
+        for timeout in given["read"], given.get("read"), dict(**given)["read"]:
+            assert 0 < timeout <= 7
         return httpx.Response(200, json=PREDICTION)
 
-    with Client("http://test", transport=httpx.MockTransport(handle)) as chosen:
+    with Client("http://test", timeout=7, transport=httpx.MockTransport(handle)) as chosen:
         assert chosen.predict([[1]]).model == "imdb"
+
+
+def test_the_proxy_of_the_environment(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/client.md says: also for this machine, but where NO_PROXY names it or a transport is given."""
+    for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    proxy, server = net.serve(raw(200, b"")), net.serve(raw(200, b""), raw(200, b""))
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    assert net.call(server.url)("ready")
+    assert proxy.lines == [f"GET {server.url}/readyz"]
+    assert net.call(server.url, transport=net.transport())("ready")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert net.call(server.url)("ready")
+    assert server.lines == ["GET /readyz"] * 2
 
 
 def test_both_clients_have_the_same_methods() -> None:

@@ -118,7 +118,9 @@ def test_unload_and_load(url: str, client: Client) -> None:
             admin.unload("imdb")
             with pytest.raises(Error, match="404: "):
                 client.predict([[1]])
-            admin.load("imdb", version)
+            load = admin.load("imdb", version)
+            assert (load.model, load.version, load.precision) == ("imdb", 1, "float32")
+            assert (load.pinned, load.replaced, load.comparison) == (version is not None, None, None)
             assert client.predict([[1]]).version == 1
         with pytest.raises(Error, match="404: "):
             admin.load("imdb", 9)

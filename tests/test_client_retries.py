@@ -10,6 +10,7 @@ import pytest
 from service import client
 from service.client import AsyncClient, Client, Error
 from tests.scripted import (
+    LOAD,
     MODEL,
     PREDICTION,
     Action,
@@ -49,7 +50,7 @@ def test_sent_again(net: Net, action: Action, method: str) -> None:
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 408, 413, 415, 422, 500, 502, 504])
 def test_a_status_that_is_final(net: Net, status: int) -> None:
     server = net.serve(refuse(status, "Location: /elsewhere", "Retry-After: 0"))
-    with pytest.raises(Error, match="no") as caught:
+    with pytest.raises(Error, match="'/elsewhere': use that as base_url" if status == 301 else "no") as caught:
         net.call(server.url)("predict", [[1]])
     assert caught.value.status == status
 
@@ -79,7 +80,7 @@ def test_a_connection_that_could_not_be_made_is_made_again(net: Net, method: str
     port = free_port()
     caller = net.call(f"http://127.0.0.1:{port}")
     servers = []
-    caller.meanwhile = lambda: servers.append(net.serve(reply(PREDICTION), port=port))
+    caller.meanwhile = lambda: servers.append(net.serve(reply({**PREDICTION, **LOAD}), port=port))
     caller(method, "imdb" if method == "load" else [[1]])
     assert len(servers[0].arrived) == 1
     assert len(caller.waits) == 2
@@ -134,24 +135,25 @@ def test_no_wait_past_the_deadline(net: Net) -> None:
 
 
 def test_each_attempt_grants_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decision alone, by a clock of the test."""
-    now = 1000.0
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now, sleep=None))
+    """By a clock of the test, which waits and attempts move on."""
+    now, attempts = 1000.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def refuse_late(request: httpx.Request) -> httpx.Response:
+        attempts.append((now, request.headers["X-Request-Timeout-Ms"], dict(request.extensions["timeout"])))
+        sleep(1)
+        return httpx.Response(429, headers={"Retry-After": "3"})
+
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
     monkeypatch.setattr(client, "BACKOFF_SECONDS", 0.0)
-    busy = client._Outcome(429, httpx.Headers({"Retry-After": "3"}))
-    with Client("http://test", timeout=10) as chosen:
-        steps = chosen._predict([[1]], None, 0)
-        first = next(steps)
-        now += 1
-        second = steps.send(busy)
-        assert (first.wait, first.request["headers"]["X-Request-Timeout-Ms"]) == (0, "10000")
-        assert (second.wait, second.request["headers"]["X-Request-Timeout-Ms"]) == (3, "6000")
-        assert first.deadline == second.deadline == 1010
-        now += 3
-        assert second.request["extensions"]["timeout"].get("read") == 6
-        now += 3
-        with pytest.raises(Error, match="429"):  # 7 s are gone: the wait of 3 s would end at the deadline
-            steps.send(busy)
+    late = Client("http://test", timeout=8, retries=5, transport=httpx.MockTransport(refuse_late))
+    with late, pytest.raises(Error, match="429"):  # at 1005 a wait of 3 s would end at the deadline
+        late.predict([[1]])
+    phases = ("connect", "read", "write", "pool")
+    assert attempts == [(1000, "8000", dict.fromkeys(phases, 8)), (1004, "4000", dict.fromkeys(phases, 4))]
 
 
 def test_a_cancelled_call_leaves(net: Net) -> None:
