@@ -116,7 +116,8 @@ class DeadlineExceeded(ServiceError):
 
     def __init__(self) -> None:
         super().__init__(
-            "no answer by the deadline, which X-Request-Timeout-Ms or LSTMSERVE_TIMEOUT_MS sets; ask for less, or later"
+            "no answer by the deadline, which X-Request-Timeout-Ms (under /v2 also the parameter timeout) or "
+            "LSTMSERVE_TIMEOUT_MS sets; ask for less, or later"
         )
 
 

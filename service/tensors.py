@@ -1,11 +1,12 @@
 """Tensors of the Open Inference Protocol V2, in JSON and in the binary tensor extension, to Python and back.
 
-Numbers are little-endian and row-major; an element of BYTES is its length in four bytes, then its bytes. Every size is
-held against the bytes that are there before memory is taken for it. What is wrong raises InvalidContent, naming the
-tensor.
+Numbers are little-endian and row-major; an element of BYTES is its length in four bytes, then its bytes. Dimensions and
+sizes are such as the schemas take; each is held against the bytes that are there before memory is taken for it. What is
+wrong raises InvalidContent, naming the tensor.
 """
 
 import itertools
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from service.errors import InvalidContent
 INTEGERS: dict[str, np.dtype[np.signedinteger[Any]]] = {"INT32": np.dtype("<i4"), "INT64": np.dtype("<i8")}
 
 MAX_ECHO = 64
-"""Characters of a shape or of a header that an error repeats."""
+"""Characters of a header that an error repeats."""
 
 Integers = npt.NDArray[np.signedinteger[Any]]
 Floats = npt.NDArray[np.float32]
@@ -62,7 +63,7 @@ def shares(sizes: Iterable[int | None], raw: memoryview) -> list[memoryview | No
     sizes = list(sizes)
     if (total := sum(size or 0 for size in sizes)) != len(raw):
         raise InvalidContent(
-            f"the inputs' binary_data_size add up to {str(total)[:MAX_ECHO]} bytes, the body holds {len(raw)} after "
+            f"the inputs' binary_data_size add up to {total} bytes, the body holds {len(raw)} after "
             "its JSON: Inference-Header-Content-Length says where that ends"
         )
     ends = itertools.accumulate(size or 0 for size in sizes)
@@ -71,12 +72,10 @@ def shares(sizes: Iterable[int | None], raw: memoryview) -> list[memoryview | No
 
 def integers(name: str, datatype: str, shape: Sequence[int], data: list[Any] | memoryview) -> Integers:
     """An INT32 or INT64 tensor of that shape."""
-    dtype, count = INTEGERS[datatype], _count(name, shape)
+    dtype, count = INTEGERS[datatype], math.prod(shape)
     if isinstance(data, memoryview):
         if len(data) != count * dtype.itemsize:
-            raise _wrong(
-                name, f"has {len(data)} bytes, {datatype} {_echo(shape)} takes {_echo(count * dtype.itemsize)}"
-            )
+            raise _wrong(name, f"has {len(data)} bytes, {datatype} {list(shape)} takes {count * dtype.itemsize}")
         return np.frombuffer(data, dtype).reshape(shape)
     flat = _flat(name, shape, count, data)
     if set(map(type, flat)) != {int}:
@@ -92,7 +91,7 @@ def integers(name: str, datatype: str, shape: Sequence[int], data: list[Any] | m
 
 def texts(name: str, shape: Sequence[int], data: list[Any] | memoryview) -> list[str]:
     """The elements of a BYTES tensor of that shape, which are UTF-8."""
-    count = _count(name, shape)
+    count = math.prod(shape)
     if isinstance(data, memoryview):
         return unpack(name, count, data)
     flat = _flat(name, shape, count, data)
@@ -110,7 +109,7 @@ def pack(elements: Iterable[str]) -> bytes:
 def unpack(name: str, count: int, raw: memoryview) -> list[str]:
     """The `count` elements of a BYTES tensor's binary data."""
     if 4 * count > len(raw):
-        raise _wrong(name, f"has {len(raw)} bytes, too few for the lengths of {_echo(count)} elements")
+        raise _wrong(name, f"has {len(raw)} bytes, too few for the lengths of {count} elements")
     elements, start = [], 0
     for number in range(count):
         left = len(raw) - start - 4
@@ -158,29 +157,15 @@ def join(document: dict[str, Any], outputs: Iterable[tuple[Tensor, bool]]) -> tu
     return b"".join([header, *pieces]), len(header) if pieces else None
 
 
-def _count(name: str, shape: Sequence[int]) -> int:
-    """Elements of a tensor of that shape."""
-    count = 1
-    for size in shape:
-        if size < 1:
-            raise _wrong(name, f"has the shape {_echo(shape)}: every dimension must be 1 or more")
-        count *= size
-    return count
-
-
 def _flat(name: str, shape: Sequence[int], count: int, data: list[Any]) -> list[Any]:
     """The elements of JSON data, which is flat, or nested as the shape ``[rows]`` or ``[rows, columns]`` says."""
     if len(shape) == 2 and any(type(row) is list for row in data):
         if len(data) != shape[0] or any(type(row) is not list or len(row) != shape[1] for row in data):
-            raise _wrong(name, f"is nested otherwise than its shape {_echo(shape)}: send such rows, or flat data")
+            raise _wrong(name, f"is nested otherwise than its shape {list(shape)}: send such rows, or flat data")
         data = list(itertools.chain.from_iterable(data))
     if len(data) != count:
-        raise _wrong(name, f"has {len(data)} elements, its shape {_echo(shape)} takes {_echo(count)}")
+        raise _wrong(name, f"has {len(data)} elements, its shape {list(shape)} takes {count}")
     return data
-
-
-def _echo(value: object) -> str:
-    return str(value)[:MAX_ECHO]
 
 
 def _wrong(name: str, problem: str) -> InvalidContent:

@@ -49,17 +49,14 @@ def one(length: int, content: bytes) -> memoryview:
     return memoryview(struct.pack("<I", length) + content)
 
 
-HUGE = 2**62
+HUGE = 2**53
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "negative dimension": (lambda: integers("x", "INT64", [-1, 1], [1]), "input x: has the shape [-1, 1]"),
-    "negative dimensions": (lambda: integers("x", "INT64", [-1, -1], [1]), "input x: has the shape [-1, -1]"),
-    "empty": (lambda: integers("x", "INT64", [0], []), "input x: has the shape [0]: every dimension must be 1 or more"),
     "too few": (lambda: integers("x", "INT64", [2, 2], [1, 2, 3]), "input x: has 3 elements, its shape [2, 2] takes 4"),
     "too many": (lambda: integers("x", "INT64", [2], [1, 2, 3]), "input x: has 3 elements, its shape [2] takes 2"),
     "huge": (lambda: integers("x", "INT64", [HUGE, HUGE], [1]), f"input x: has 1 elements, its shape [{HUGE}, {HUGE}]"),
     "huge binary": (lambda: integers("x", "INT64", [HUGE, 4], memoryview(bytes(8))), "input x: has 8 bytes, INT64"),
-    "wraps to nothing": (lambda: integers("x", "INT64", [HUGE, 4], memoryview(b"")), "input x: has 0 bytes, INT64"),
+    "wraps to nothing": (lambda: integers("x", "INT64", [HUGE, 2**11], memoryview(b"")), "input x: has 0 bytes, INT64"),
     "short binary": (
         lambda: integers("x", "INT64", [1], memoryview(bytes(7))),
         "input x: has 7 bytes, INT64 [1] takes 8",
@@ -110,7 +107,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: shares([None], memoryview(b"ab")),
         "the inputs' binary_data_size add up to 0 bytes, the",
     ),
-    "sizes huge": (lambda: shares([10**400], memoryview(b"ab")), "the inputs' binary_data_size add up to 1000"),
+    "sizes huge": (
+        lambda: shares([HUGE, HUGE], memoryview(b"ab")),
+        f"the inputs' binary_data_size add up to {2 * HUGE}",
+    ),
 }
 
 

@@ -21,11 +21,13 @@ MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 @pytest.fixture
 async def client(fake: Fake) -> AsyncIterator[httpx.AsyncClient]:
-    async with running(v2_app(fake)) as client:
+    async with running(v2_app(fake, max_body_bytes=1 << 15)) as client:
         yield client
 
 
 LONG = "good " * 17
+MOST_DIGITS = 10**4299
+"""The longest number that Python writes: a sum of ten such is one that it does not."""
 
 REFUSED: dict[str, tuple[object, str]] = {
     "no object": ([], "#: Input should be an object"),
@@ -44,9 +46,20 @@ REFUSED: dict[str, tuple[object, str]] = {
     "no shape": (body(tokens([1], shape=[])), "#/inputs/0/shape: List should have at least 1 item"),
     "deep shape": (body(tokens([1], shape=[1, 1, 1])), "#/inputs/0/shape: List should have at most 2 items"),
     "shape of strings": (body(tokens([1], shape=["1", "1"])), "#/inputs/0/shape/0: Input should be a valid integer"),
-    "negative shape": (body(tokens([1], shape=[-1, 1])), "input token_ids: has the shape [-1, 1]"),
-    "huge shape": (body(tokens([1], shape=[2**63, 2**63])), "input token_ids: has more rows than the 8"),
-    "huger shape": (body(tokens([1], shape=[8, 10**4000])), "input token_ids: has rows longer than the 32"),
+    "negative shape": (
+        body(tokens([1], shape=[-1, 1])),
+        "#/inputs/0/shape/0: Input should be greater than or equal to 1",
+    ),
+    "empty shape": (body(tokens([1], shape=[1, 0])), "#/inputs/0/shape/1: Input should be greater than or equal to 1"),
+    "huge shape": (body(tokens([1], shape=[2**53, 2**53])), f"input token_ids: has {2**53} rows, at most 8 are taken"),
+    "huger shape": (
+        body(tokens([1], shape=[8, MOST_DIGITS])),
+        "#/inputs/0/shape/1: Input should be less than or equal",
+    ),
+    "huge bytes": (
+        body({"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": MOST_DIGITS}}),
+        "#/inputs/0/parameters/binary_data_size: Input should be less than or equal to 9007199254740992",
+    ),
     "too few elements": (
         body(tokens([1], shape=[8, 32], data=[1])),
         "input token_ids: has 1 elements, its shape [8, 32] takes",
@@ -70,11 +83,20 @@ REFUSED: dict[str, tuple[object, str]] = {
         body(tokens([1] * 17)),
         "input token_ids[0]: has 17 tokens, the model takes at most 16",
     ),
-    "over the limit": (body(tokens([1] * 33)), "input token_ids: has rows longer than the 32 token ids that are taken"),
-    "too many rows": (body(tokens(*[[1]] * 9)), "input token_ids: has more rows than the 8 are taken"),
-    "too many texts": (body(text(*["good"] * 9)), "input text: has more rows than the 8 are taken"),
+    "over the limit": (body(tokens([1] * 33)), "input token_ids: has rows of 33 token ids, at most 32 are taken (LSTM"),
+    "too many rows": (body(tokens(*[[1]] * 9)), "input token_ids: has 9 rows, at most 8 are taken (LSTMSERVE_MAX_SEQ"),
+    "too many texts": (body(text(*["good"] * 9)), "input text: has 9 rows, at most 8 are taken (LSTMSERVE_MAX_SEQUENC"),
     "a pad inside": (body(tokens([1, 0, 1])), "input token_ids[0, 1]: is the pad id 0 inside a sequence"),
     "only pads": (body(tokens([1], [0])), "input token_ids[1]: holds only the pad id 0"),
+    "two flaws": (body(tokens([1, 0, 1], [40, 1, 1])), "input token_ids[0, 1]: is the pad id 0 inside a sequence"),
+    "over the model's length by lengths": (
+        body(tokens([1] + [0] * 16, [0] * 17), lengths(1, 17)),
+        "input token_ids[1]: has 17 tokens, the model takes at most 16",
+    ),
+    "beyond a later length": (
+        body(tokens([1, 0], [1, 2]), lengths(1, 1)),
+        "input token_ids[1, 1]: is beyond the row's length of 1",
+    ),
     "beyond the length": (body(tokens([1, 2]), lengths(1)), "input token_ids[0, 1]: is beyond the row's length of 1"),
     "length of nothing": (body(tokens([1]), lengths(0)), "input lengths[0]: 0 is below 1"),
     "length over the width": (body(tokens([1]), lengths(2)), "input lengths[0]: 2 is over the row's width of 1"),
@@ -95,11 +117,11 @@ REFUSED: dict[str, tuple[object, str]] = {
     ),
     "shared memory in": (
         body(tokens([1], parameters={"shared_memory_region": "r"})),
-        "#/inputs/0/parameters/shared_memory_region: is one of 1 unknown fields; known: binary_data_size",
+        "#/inputs/0/parameters/shared_memory_region: shared memory is not supported: send the tensors' data",
     ),
     "shared memory out": (
         body(tokens([1]), outputs=[{"name": "logits", "parameters": {"shared_memory_region": "r"}}]),
-        "#/outputs/0/parameters/shared_memory_region: is one of 1 unknown fields; known: binary_data, classification",
+        "#/outputs/0/parameters/shared_memory_region: shared memory is not supported: send the tensors' data",
     ),
     "unknown field": (body(tokens([1]), input=1), "#/input: is one of 1 unknown fields; known: id, "),
     "unknown parameter": (body(tokens([1]), parameters={"top_k": 1}), "#/parameters/top_k: is one of 1 unknown fields"),
@@ -144,7 +166,7 @@ async def test_texts_without_a_tokenizer(client: httpx.AsyncClient) -> None:
 
 async def test_other_refusals_in_the_shape_of_the_protocol(client: httpx.AsyncClient) -> None:
     assert "not JSON" in refused(await client.post(INFER, content=b"{"))
-    assert "LSTMSERVE_MAX_BODY_BYTES" in refused(await client.post(INFER, content=b" " * 5000), 413)
+    assert "LSTMSERVE_MAX_BODY_BYTES" in refused(await client.post(INFER, content=b" " * (1 << 15) + b"{}"), 413)
     assert "'br'" in refused(await client.post(INFER, content=b"x", headers={"Content-Encoding": "br"}), 415)
     assert "X-Request-Priority" in refused(
         await client.post(INFER, json=body(tokens([1])), headers={"X-Request-Priority": "7"})
@@ -171,6 +193,10 @@ async def test_what_is_not_supported_says_so(client: httpx.AsyncClient) -> None:
     for method, path in UNSUPPORTED:
         said = refused(await client.request(method, f"/v2/{path}"), 501)
         assert said.startswith(f"{method} /v2/{path}: ")
+        assert "/docs" not in said
+    for path in ("none/config", "none/trace/setting", "none/versions/1/config"):
+        assert "there are: tiny, odd" in refused(await client.get(f"/v2/models/{path}"), 404)
+    assert "does not serve" in refused(await client.get("/v2/models/tiny/versions/2/config"), 404)
 
 
 async def test_priority_and_deadline_by_parameter(fake: Fake) -> None:
@@ -196,7 +222,12 @@ async def test_priority_and_deadline_by_parameter(fake: Fake) -> None:
 
 
 JSONS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([MOST_DIGITS, -MOST_DIGITS])
+    | st.floats()
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -231,14 +262,25 @@ async def test_one_wrong_value_is_never_the_services_error(
         assert refused(reply, 400)
 
 
+LARGEST = st.sampled_from([MOST_DIGITS, 9 * MOST_DIGITS])
+SIZES = st.tuples(st.integers(0, 40) | LARGEST, st.integers(0, 40) | LARGEST)
+
+
 @MANY
-@given(st.binary(max_size=40), st.integers(0, 40), st.lists(st.integers(-2, 2**63), min_size=1, max_size=2))
+@given(st.binary(max_size=40), SIZES, st.lists(st.integers(-2, 2**63) | LARGEST, min_size=1, max_size=2))
 async def test_any_bytes_are_never_the_services_error(
-    client: httpx.AsyncClient, raw: bytes, size: int, shape: list[int]
+    client: httpx.AsyncClient, raw: bytes, sizes: tuple[int, int], shape: list[int]
 ) -> None:
-    for name, datatype in (("token_ids", "INT64"), ("token_ids", "INT32"), ("text", "BYTES")):
-        tensor = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
-        header = json.dumps(body(tensor)).encode()
+    def sent(name: str, datatype: str, size: int) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+
+    alone = [("token_ids", "INT64"), ("token_ids", "INT32"), ("text", "BYTES")]
+    both = [
+        {**sent("token_ids", "INT64", sizes[0]), "shape": [*shape, *shape][:2]},
+        {**sent("lengths", "INT32", sizes[1]), "shape": shape[:1]},
+    ]
+    for inputs in [*([sent(name, datatype, sizes[0])] for name, datatype in alone), both]:
+        header = json.dumps(body(*inputs)).encode()
         reply = await client.post(INFER, content=header + raw, headers={HEADER: str(len(header))})
         if reply.status_code != 200:
             assert refused(reply, 400)

@@ -18,6 +18,7 @@ from service.errors import DeadlineExceeded, FieldError, InvalidContent
 from service.judgements import Judgements
 from service.metrics import Metrics
 from service.repository import Model, Repository
+from service.schemas.bulk import check_bulk
 from service.schemas.shared import problems
 from service.settings import Settings
 from service.texts import Encoded, TextError, Token, Truncate, encode, locate
@@ -76,8 +77,11 @@ class Call:
         self._enter("validate")
 
     async def json(self) -> bytes:
-        """The body of a request that says it is JSON, decompressed. Raises as `read_json` does."""
-        return await read_json(self._request, self._serving.settings.max_body_bytes, self._left)
+        """The body of a request that says it is JSON, decompressed. Raises as `read_json` and `check_bulk` do."""
+        settings = self._serving.settings
+        body = await read_json(self._request, settings.max_body_bytes, self._left)
+        check_bulk(body, settings.max_sequences, settings.max_tokens)
+        return body
 
     async def body(self) -> bytes:
         """The body of any media type, decompressed. Raises as `read_body` does."""

@@ -11,7 +11,8 @@ from service import tensors
 from service.errors import InvalidContent
 from service.repository import Model
 from service.routes.call import Call, Serving
-from service.schemas.predict import Vocabulary, batch_flaws, cut, unpadded
+from service.schemas.bulk import check_bulk
+from service.schemas.predict import Vocabulary, batch_flaws
 from service.schemas.shared import parse
 from service.schemas.v2 import OUTPUTS, InferRequest, InputTensor, OutputTensor, RequestParameters
 from service.tensors import Tensor
@@ -36,6 +37,7 @@ class Inference(Call):
         """The reply. Raises InvalidContent, NotJSON, and as `Call.answer` does."""
         began = time.monotonic()
         header, raw = tensors.split(body, self._header_length)
+        check_bulk(header, self._settings.max_sequences, self._settings.max_tokens)
         asked = parse(InferRequest, header)
         self._heed(asked.parameters)
         token_ids = await self._token_ids(asked, raw, model)
@@ -86,25 +88,19 @@ class Inference(Call):
         if "text" in given:
             tensor, data = given["text"]
             return await self._encoded(tensors.texts("text", tensor.shape, data), asked.parameters.truncate, model)
-        rows = _integers(*given["token_ids"], 0).tolist()
         vocabulary = Vocabulary(model.config.vocab_size, model.config.pad_id, model.config.max_length)
-        sent = _integers(*given["lengths"], 1).ravel().tolist() if "lengths" in given else None
-        lengths = sent or unpadded(rows, vocabulary)
-        for (name, *index), message in batch_flaws(rows, lengths, sent is not None, vocabulary):
-            raise InvalidContent(f"input {name}{index or ''}: {message}")
-        return cut(rows, lengths)
+        lengths = _integers(*given["lengths"], 1).ravel() if "lengths" in given else None
+        return _sequences(_integers(*given["token_ids"], 0), lengths, vocabulary)
 
     def _admit(self, tensor: InputTensor) -> None:
         """Raises InvalidContent for a tensor with more rows, or longer ones, than the service takes."""
         rows, columns = (*tensor.shape, 1)[:2]
         if rows > self._settings.max_sequences:
             limit = f"{self._settings.max_sequences} are taken (LSTMSERVE_MAX_SEQUENCES): send several requests"
-            raise InvalidContent(f"input {tensor.name}: has more rows than the {limit}")
+            raise InvalidContent(f"input {tensor.name}: has {rows} rows, at most {limit}")
         if columns > self._settings.max_tokens:
-            limit = (
-                f"{self._settings.max_tokens} token ids that are taken (LSTMSERVE_MAX_TOKENS): shorten the sequences"
-            )
-            raise InvalidContent(f"input {tensor.name}: has rows longer than the {limit}")
+            limit = f"{self._settings.max_tokens} are taken (LSTMSERVE_MAX_TOKENS): shorten the sequences"
+            raise InvalidContent(f"input {tensor.name}: has rows of {columns} token ids, at most {limit}")
 
     async def _encoded(self, texts: list[str], truncate: Truncate | None, model: Model) -> list[list[int]]:
         """Token ids of the texts. Tensors have no place for the error of one: it is the error of all."""
@@ -122,6 +118,29 @@ def _integers(tensor: InputTensor, data: list[object] | memoryview, least: int) 
         index = list(map(int, np.unravel_index(values.argmin(), values.shape)))
         raise InvalidContent(f"input {tensor.name}{index}: {values.min()} is below {least}")
     return values
+
+
+def _sequences(rows: tensors.Integers, lengths: tensors.Integers | None, vocabulary: Vocabulary) -> list[list[int]]:
+    """The rows ``[rows, columns]`` without their padding, held to the rules of ``/predict`` all at once.
+
+    Raises InvalidContent with the first flaw of the first row that has one.
+    """
+    count, columns = rows.shape
+    sent = lengths is not None
+    real = rows != vocabulary.pad_id
+    ends = np.where(real.any(axis=1), columns - real[:, ::-1].argmax(axis=1), 0)
+    kept = ends if lengths is None else lengths
+    if len(kept) != count:
+        raise InvalidContent(f"input lengths: has {len(kept)} entries for {count} rows of token_ids")
+    misplaced = ends > kept if sent else np.count_nonzero(real, axis=1) != ends
+    most = min(columns, vocabulary.max_length)
+    wrong = misplaced | (rows.max(axis=1) >= vocabulary.size) | (kept < 1) | (kept > most)
+    if wrong.any():
+        number = int(wrong.argmax())
+        row, length = rows[number].tolist(), int(kept[number])
+        (name, _, *column), message = next(batch_flaws([row], [length], sent, vocabulary))
+        raise InvalidContent(f"input {name}{[number, *column]}: {message}")
+    return [row[:length].tolist() for row, length in zip(rows, kept, strict=True)]
 
 
 def _outputs(asked: InferRequest, logits: list[list[float]], model: Model) -> Iterator[tuple[Tensor, bool]]:

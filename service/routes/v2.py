@@ -1,11 +1,10 @@
 """The Open Inference Protocol V2, as Triton's and KServe's clients speak it: ``/v2/...``."""
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +18,7 @@ from service.schemas.v2 import (
     InferReply,
     ModelMetadata,
     ModelReady,
+    Refusal,
     ServerLive,
     ServerMetadata,
     ServerReady,
@@ -34,8 +34,8 @@ EXTENSIONS = ["binary_tensor_data", "classification", "parameters", "schedule_po
 UNSUPPORTED = {
     "/models/{name}/config": "there is no configuration of Triton's; the model's metadata names its tensors",
     "/models/{name}/versions/{version}/config": "there is no configuration of Triton's; the metadata names the tensors",
-    "/models/{name}/trace/setting": "tracing is not supported",
-    "/trace/setting": "tracing is not supported",
+    "/models/{name}/trace/setting": "Triton's tracing is not supported: LSTMSERVE_TRACES sets the traces",
+    "/trace/setting": "Triton's tracing is not supported: LSTMSERVE_TRACES sets the traces",
     "/logging": "logging is set by LSTMSERVE_LOG_LEVEL",
     "/systemsharedmemory/{rest:path}": "shared memory is not supported: send the tensors' data",
     "/cudasharedmemory/{rest:path}": "shared memory is not supported: send the tensors' data",
@@ -139,8 +139,20 @@ def router(serving: Serving, live: Callable[[], bool], ready: Callable[[], bool]
         statistics.succeeded(key, call.sequences, **call.seconds())
         return response
 
+    def unsupported(reason: str) -> Callable[[Request], Awaitable[Response]]:
+        async def refuse(request: Request) -> Response:
+            named = request.path_params
+            if "version" in named:
+                _version(repository, named["name"], named["version"])
+            elif "name" in named:
+                repository.get(named["name"])
+            error = Refusal(error=f"{request.method} {request.url.path}: {reason}")
+            return Response(error.model_dump_json(), 501, media_type="application/json")
+
+        return refuse
+
     for path, reason in UNSUPPORTED.items():
-        routes.add_api_route(path, _unsupported(reason), methods=["GET", "POST"], include_in_schema=False)
+        routes.add_api_route(path, unsupported(reason), methods=["GET", "POST"], include_in_schema=False)
     routes.include_router(inference)
     return routes
 
@@ -192,10 +204,3 @@ def _metadata(model: Model) -> ModelMetadata:
 
 def _statistics(statistics: Statistics, models: list[Model]) -> StatisticsReply:
     return StatisticsReply.model_validate(statistics.document((model.name, model.version) for model in models))
-
-
-def _unsupported(reason: str) -> Callable[[], Any]:
-    async def unsupported() -> None:
-        raise HTTPException(501, reason)
-
-    return unsupported

@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from service.errors import MAX_LISTED, FieldError, InvalidContent, NotJSON
 
@@ -29,14 +28,6 @@ class Flaw(NamedTuple):
     message: str
 
 
-class _Unread:
-    """The value of an unknown field, which is not made into objects: there may be megabytes of it."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_default_schema(core_schema.none_schema(), default=None, on_error="default")
-
-
 class Body(BaseModel):
     """A request's body."""
 
@@ -44,8 +35,6 @@ class Body(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="allow", strict=True, json_schema_extra={"additionalProperties": False}
     )
-
-    __pydantic_extra__: dict[str, Annotated[None, _Unread]]
 
     MESSAGES: ClassVar[Mapping[tuple[str, int], str]] = {}
     """What to say, by pydantic's error type and the depth of its place; its other messages say enough."""

@@ -19,15 +19,30 @@ DATATYPES = {"INT64": ("INT64", "INT32"), "BYTES": ("BYTES",)}
 """What is taken for a datatype."""
 
 
+Size = Annotated[int, Field(le=2**53)]
+"""Beyond any tensor's, and short enough to be repeated by an error."""
+
+
 class Parameters(Body):
     """Parameters that are not known are refused: they might have meant another answer."""
 
 
-class InputParameters(Parameters):
-    binary_data_size: int | None = Field(None, ge=0, description="bytes of the tensor after the JSON, in place of data")
+class TensorParameters(Parameters):
+    def flaws(self, context: Any) -> Iterator[Flaw]:
+        for name in self.model_extra or ():
+            if name.startswith("shared_memory_"):
+                yield Flaw((name,), "shared memory is not supported: send the tensors' data")
+                return
+        yield from super().flaws(context)
 
 
-class OutputParameters(Parameters):
+class InputParameters(TensorParameters):
+    binary_data_size: Annotated[Size, Field(ge=0)] | None = Field(
+        None, description="bytes of the tensor after the JSON, in place of data"
+    )
+
+
+class OutputParameters(TensorParameters):
     binary_data: bool | None = Field(None, description="whether the tensor comes as bytes after the JSON")
     classification: int = Field(
         0, ge=0, description="0: the tensor as it is; N: the N highest of each row, as value:index:label"
@@ -57,7 +72,7 @@ class RequestParameters(Parameters):
 class InputTensor(Body):
     name: Literal["token_ids", "lengths", "text"]
     datatype: Literal["INT64", "INT32", "BYTES"]
-    shape: Annotated[list[int], Field(min_length=1, max_length=2)]
+    shape: Annotated[list[Annotated[Size, Field(ge=1)]], Field(min_length=1, max_length=2)]
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(None, description="the elements, row-major: flat, or nested as the shape says")
 
