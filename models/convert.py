@@ -4,29 +4,29 @@ WEIGHTS is a state_dict of an embedding, an LSTM, GRU or RNN and a linear, a fil
 read as plain data: nothing in it is executed.
 """
 
-import argparse
 import hashlib
 import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tokenizers
 from pydantic import ValidationError
 
+from models.arguments import Arguments, conversion
 from models.artifact import CARD, Artifact, ArtifactError, GoldenCase, write_artifact
-from models.config import ModelConfig, Output, Pooling
+from models.config import ModelConfig
 from models.extras import needs
-from models.options import Parser, names, number, run_main, store_folder, version_folder, written
+from models.options import run_main, store_folder, written
 from models.state_dict import Options, StateDictError, identify
 from models.tokenizer import Tokenizer
 
 with needs("torch"):
     from models.golden import golden_cases
     from models.network import SequenceClassifier
-    from models.weights_file import SAVE, float32_weights, is_safetensors, load_state_dict
+    from models.weights_file import float32_weights, is_safetensors, load_state_dict
 
 PROG = "python -m models.convert"
 PADS = ("<pad>", "[PAD]", "<PAD>", "[pad]")
@@ -38,43 +38,6 @@ class ConvertError(ValueError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-
-
-class Arguments(argparse.Namespace):
-    """The command, as `parse` reads it."""
-
-    weights: Path
-    labels: tuple[str, ...]
-    pooling: tuple[Pooling, ...]
-    out: Path
-    tokenizer: Path | None
-    output: Output
-    pad_id: int
-    nonlinearity: Literal["tanh", "relu"] | None
-    max_length: int
-
-
-def parse(argv: Sequence[str] | None, prog: str) -> Arguments:
-    parser = Parser(prog, "Brings in a state_dict of embedding + LSTM, GRU or RNN + linear as one model version.")
-    add = parser.add_argument
-    add("weights", type=Path, metavar="WEIGHTS", help=f"made by {SAVE}, or a .safetensors file")
-    add("--labels", type=names, required=True, metavar="A,B,...", help="names of the classes, in the model's order")
-    add("--pooling", type=_pooling, required=True, metavar="KIND,...", help="of " + ", ".join(get_args(Pooling)))
-    add("--out", type=version_folder, required=True, metavar="FOLDER", help="new folder, as models/store/NAME/VERSION")
-    add("--tokenizer", type=Path, metavar="tokenizer.json", help="Hugging Face tokenizer; without: token ids only")
-    add("--output", choices=get_args(Output), default="softmax", help="rule that makes scores of logits")
-    add("--pad-id", type=number(int, 0), default=0, metavar="N", help="token id of the padding")
-    add("--nonlinearity", choices=("tanh", "relu"), help="of a plain RNN only; tanh where it is left out")
-    max_length = ModelConfig.model_fields["max_length"].default
-    add("--max-length", type=number(int, 1), default=max_length, metavar="N", help="most tokens of a sequence")
-    return parser.parse_args(argv, namespace=Arguments())
-
-
-def _pooling(text: str) -> tuple[str, ...]:
-    kinds = names(text)
-    if unknown := [kind for kind in kinds if kind not in get_args(Pooling)]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(get_args(Pooling))}")
-    return kinds
 
 
 def convert(arguments: Arguments) -> None:
@@ -191,7 +154,7 @@ def _read(path: Path) -> bytes:
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Exit codes: 0 done, 2 the user's error, 130 interrupted. `prog`: how messages call the command."""
-    return run_main(prog, lambda: convert(parse(argv, prog)), (ConvertError, ArtifactError, OSError))
+    return run_main(prog, lambda: convert(conversion(argv, prog)), (ConvertError, ArtifactError, OSError))
 
 
 if __name__ == "__main__":

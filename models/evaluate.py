@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from models.arguments import evaluation
 from models.artifact import ArtifactError, read_artifact
 from models.corpus import encode_rows
 from models.data import Row, class_indices, read_rows
@@ -17,7 +18,7 @@ from models.durable import write_durably
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import Metrics, measure
-from models.options import Parser, add_data_options, run_main
+from models.options import run_main
 from models.scores import scores
 
 with needs("train"):
@@ -34,17 +35,7 @@ PROG = "python -m models.evaluate"
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Exit codes: 0 done, 2 the user's error, 130 interrupted. `prog`: how messages call the command."""
-    return run_main(prog, lambda: evaluate(parse(argv, prog)), (ArtifactError, DataError, DeviceError, OSError))
-
-
-def parse(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
-    parser = Parser(prog, "Measures a model version on labelled data, in float32.")
-    parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="version folder, as in models/store/NAME/VERSION")
-    add_data_options(parser)
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on standard output")
-    parser.add_argument("--predictions", type=Path, metavar="FILE", help="writes each row's logits there as JSON lines")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="auto: cuda if there is a GPU")
-    return parser.parse_args(argv, namespace=argparse.Namespace(json=False))
+    return run_main(prog, lambda: evaluate(evaluation(argv, prog)), (ArtifactError, DataError, DeviceError, OSError))
 
 
 def evaluate(options: argparse.Namespace) -> None:

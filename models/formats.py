@@ -30,12 +30,17 @@ class DataError(ValueError):
 
 def form_of(path: Path) -> str:
     """``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``, without the ``.gz``. Raises DataError."""
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if plain.suffix in (".csv", ".tsv", ".jsonl") or (plain.suffix == ".parquet" and plain == path):
-        return plain.suffix
+    plain = path.with_suffix("") if is_gzip(path) else path
+    form = plain.suffix.lower()
+    if form in (".csv", ".tsv", ".jsonl") or (form == ".parquet" and plain == path):
+        return form
     raise DataError(
         path, "unknown suffix: rename it to what it holds, .csv, .tsv or .jsonl (each plain or .gz) or .parquet"
     )
+
+
+def is_gzip(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def read_records(path: Path, text_column: str, label_column: str) -> Records:
@@ -73,9 +78,7 @@ class Lines(Iterator[str]):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._raw = path.open("rb")
-        self._file: io.BufferedReader | gzip.GzipFile = (
-            gzip.GzipFile(fileobj=self._raw) if path.suffix == ".gz" else self._raw
-        )
+        self._file: io.BufferedReader | gzip.GzipFile = gzip.GzipFile(fileobj=self._raw) if is_gzip(path) else self._raw
         self.number = self.offset = 0
 
     def __next__(self) -> str:
@@ -173,7 +176,12 @@ def position(
 ) -> int:
     """Where the column stands. Raises DataError, naming the `options` that choose it."""
     if column not in columns:
-        raise DataError(path, f"has no column {column!r}: choose with {options} from {', '.join(columns)}", row)
+        reason = f"has no column {column!r}: choose with {options} from {', '.join(columns)}"
+        if len(columns) == 1 and (mark := next((mark for mark in ";\t,|" if mark in columns[0]), None)):
+            reason += f"; if {mark!r} separates columns there, convert the file: .csv has ',', .tsv has '\\t'"
+        raise DataError(path, reason, row)
+    if columns.count(column) > 1:
+        raise DataError(path, f"has {columns.count(column)} columns {column!r}: rename or remove all but one", row)
     return columns.index(column)
 
 

@@ -6,24 +6,13 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from models.artifact import NAME, VERSION
 from models.config import Cell, Pooling
+from models.parser import Parser
 
 TRAIN = "python -m models.train"
-
-
-class Parser(argparse.ArgumentParser):
-    """One line on standard error and exit code 2 for a wrong command; no abbreviated options."""
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(
-            prog, description=description, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
 
 
 class TrainingSettings(argparse.Namespace):

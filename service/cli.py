@@ -1,40 +1,29 @@
-"""``lstm-serve COMMAND ...``: the one installed command. What a command needs is imported when it is called."""
+"""``lstm-serve COMMAND ...``: the one installed command. What a command needs is imported when it is called.
+
+Help and wrong options of a command are told first, so that they need none of its extras.
+"""
 
 import argparse
 import difflib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+
+from models.parser import Parser
 
 PROG = "lstm-serve"
-
-
-class Parser(argparse.ArgumentParser):
-    """One line on standard error and exit code 2 for a wrong command."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the commands)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command's exit code; 2 where there is no such command, 130 where it was interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(
-        PROG,
-        usage="%(prog)s [-h] [--version] COMMAND ...",
-        description="Trains and serves recurrent sequence classifiers.",
-        epilog="\n".join(
-            [
-                "commands:",
-                *(f"  {name:9} {help_}" for name, (help_, _) in COMMANDS.items()),
-                "",
-                "COMMAND --help: its options",
-            ]
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    parser = Parser(PROG, "Trains and serves recurrent sequence classifiers.", lists="commands")
+    parser.usage = "%(prog)s [-h] [--version] COMMAND ..."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = (f"  {name:9} {help_}\n" for name, (help_, _) in COMMANDS.items())
+    parser.epilog = f"commands:\n{''.join(commands)}\nCOMMAND --help: its options"
     if not words or words[0].startswith("-"):
         parser.add_argument("--version", action="version", version=f"{PROG} {importlib.metadata.version(PROG)}")
         parser.parse_args(words)
@@ -60,24 +49,36 @@ def serve(words: Sequence[str], prog: str) -> int:
 
 
 def train(words: Sequence[str], prog: str) -> int:
+    from models.options import training_settings
+
+    training_settings(words, prog)
     from models.train import main
 
     return main(words, prog)
 
 
 def evaluate(words: Sequence[str], prog: str) -> int:
+    from models.arguments import evaluation
+
+    evaluation(words, prog)
     from models.evaluate import main
 
     return main(words, prog)
 
 
 def convert(words: Sequence[str], prog: str) -> int:
+    from models.arguments import conversion
+
+    conversion(words, prog)
     from models.convert import main
 
     return main(words, prog)
 
 
 def score(words: Sequence[str], prog: str) -> int:
+    from service.score.options import parse
+
+    parse(words, prog)
     from service.score.command import main
 
     return main(words, prog)

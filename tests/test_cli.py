@@ -69,6 +69,34 @@ def test_a_wrong_command_is_one_line_with_a_hint(capsys: Captured, words: list[s
     assert told(capsys, *words) == (2, "", f"lstm-serve: error: {line} (--help lists the commands)\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "start"), [(["help"], "usage: lstm-serve [-h]"), (["help", "train"], "usage: lstm-serve train ")]
+)
+def test_help_is_a_word_too(capsys: Captured, words: list[str], start: str) -> None:
+    code, out, _ = told(capsys, *words)
+    assert code == 0
+    assert out.startswith(start)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "convert", "score"])
+def test_help_and_wrong_options_need_no_extra(command: str) -> None:
+    program = f"""
+import sys
+for name in ("torch", "rich", "matplotlib", "pyarrow"):
+    sys.modules[name] = None
+from service.cli import main
+main(["{command}", sys.argv[1]])
+"""
+    asked, wrong = (
+        subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, env=ENVIRONMENT)
+        for word in ("--help", "--bogus")
+    )
+    assert (asked.returncode, asked.stderr) == (0, "")
+    assert asked.stdout.startswith(f"usage: lstm-serve {command} ")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(f"lstm-serve {command}: error: the following arguments are required")
+
+
 def test_help_imports_nothing_that_is_slow() -> None:
     program = """
 import sys
@@ -157,9 +185,9 @@ def test_serve_answers_and_ends_on_a_signal(tmp_path: Path) -> None:
     [
         ("serve", "uvicorn", signal.SIGTERM, 0),
         ("serve", "uvicorn", signal.SIGINT, 0),
-        ("train", "torch", signal.SIGINT, 130),
+        ("train --data=x.csv --out=x/1", "torch", signal.SIGINT, 130),
         ("train", "numpy", signal.SIGINT, 130),
-        ("score", "rich.console", signal.SIGINT, 130),
+        ("score x.csv --out=y.csv", "rich.console", signal.SIGINT, 130),
     ],
 )
 def test_a_signal_while_a_command_is_imported(command: str, slow: str, number: signal.Signals, code: int) -> None:
@@ -174,7 +202,7 @@ class Slow:
 
 sys.meta_path.insert(0, Slow())
 from service.cli import main
-sys.exit(main(["{command}"]))
+sys.exit(main("{command}".split()))
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT

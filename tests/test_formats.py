@@ -49,6 +49,12 @@ def test_any_text_is_read_back(tmp_path: Path, suffix: str, rows: list[tuple[str
     assert read(write(tmp_path / f"data{suffix}", rows)) == rows
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_capitals_in_a_suffix_are_free(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"data{suffix}", reviews(3))
+    assert read(path.rename(tmp_path / f"DATA{suffix.upper()}")) == reviews(3)
+
+
 def test_row_numbers_are_lines_of_the_file(tmp_path: Path) -> None:
     table, records = tmp_path / "a.csv", tmp_path / "a.jsonl"
     table.write_text('text,label\n"two\nlines",x\n\nthird,y\n')
@@ -144,6 +150,10 @@ def test_an_empty_parquet_file(tmp_path: Path) -> None:
         ("a.csv", b"text,label\n  ,x\n", 2, "text is empty"),
         ("a.csv", b"text,label\nfine, \n", 2, "label is missing"),
         ("a.csv", b"\ntext,label\n", 1, "no header"),
+        ("a.csv", b"text;label\nfine;x\n", 1, "from text;label; if ';' separates columns there, convert the file"),
+        ("a.tsv", b"text,label\nfine,x\n", 1, "from text,label; if ',' separates columns there, convert the file"),
+        ("a.csv", b"text,label,text\nfine,x,bad\n", 1, "has 2 columns 'text': rename or remove all but one"),
+        ("a.tsv", b"label\ttext\tlabel\nx\tfine\ty\n", 1, "has 2 columns 'label': rename or remove all but one"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path: Path, name: str, content: bytes, row: int, reason: str) -> None:

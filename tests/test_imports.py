@@ -92,7 +92,14 @@ LEAVES = {"service.schemas", "service.settings", "service.errors", "service.metr
 """They import none of ours, but that schemas may raise errors."""
 
 FROM_MODELS = {
-    "service.cli": {"models.convert", "models.evaluate", "models.train"},
+    "service.cli": {
+        "models.arguments",
+        "models.convert",
+        "models.evaluate",
+        "models.options",
+        "models.parser",
+        "models.train",
+    },
     "service.serve": {"models.artifact"},
     "service.routes.admin": {"models.artifact"},
     "service.routes.models": {"models.artifact"},
@@ -106,13 +113,13 @@ FROM_MODELS = {
     "service.repository": {"models.artifact", "models.config", "models.tokenizer"},
     "service.score.command": {
         "models.artifact",
-        "models.corpus",
         "models.extras",
         "models.formats",
         "models.options",
     },
     "service.score.files": {"models.formats"},
     "service.score.model": {"models.artifact"},
+    "service.score.options": {"models.parser"},
     "service.score.parquet": {"models.extras", "models.formats"},
     "service.score.partial": {"models.durable"},
     "service.score.pipeline": {"models.config"},
@@ -139,9 +146,22 @@ TORCH = {
 WITHOUT_TORCH = {
     *(
         f"models.{name}"
-        for name in ("artifact", "config", "data", "metrics", "options", "scores", "state_dict", "tokenizer")
+        for name in (
+            "arguments",
+            "artifact",
+            "config",
+            "data",
+            "metrics",
+            "options",
+            "scores",
+            "state_dict",
+            "tokenizer",
+        )
     ),
-    *(f"service.{name}" for name in ("__main__", "serve", "app", "cli", "engine", "client", "score.command")),
+    *(
+        f"service.{name}"
+        for name in ("__main__", "serve", "app", "cli", "engine", "client", "score.command", "score.options")
+    ),
     *(f"service.engine.{name}" for name in ("bell", "cores", "native")),
 }
 """Modules from which torch is not even reached; with what they import, all that serving and reading files need."""

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import pty
@@ -167,8 +168,18 @@ def test_json_objects_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert list(json.loads(line))[-6:] == ADDED
 
 
-def test_parquet_keeps_types_and_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.score.parquet.BATCH_ROWS", 7)
+@pytest.mark.parametrize(
+    ("size", "written"),
+    [
+        (1 << 20, [27, 23]),  # of batches of 7, 7, 6 and so on: the last row group takes what is left
+        (1, [21, 21, 8]),  # of single rows
+    ],
+)
+def test_parquet_keeps_types_and_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, written: list[int]
+) -> None:
+    monkeypatch.setattr("service.score.parquet.BLOCK_BYTES", size)
+    monkeypatch.setattr("service.score.parquet.BLOCK_ROWS", 7)
     monkeypatch.setattr("service.score.parquet.GROUP_ROWS", 21)
     rows = 50
     columns = {
@@ -188,8 +199,7 @@ def test_parquet_keeps_types_and_metadata(tmp_path: Path, monkeypatch: pytest.Mo
     assert made.schema.names[5:] == ADDED
     assert made.schema.types[5:] == [pa.string(), pa.float64(), pa.float64(), pa.int64(), pa.int64(), pa.string()]
     groups = parquet.ParquetFile(tmp_path / "out.parquet").metadata
-    # of batches of 7, 7, 6 and so on: the last row group takes what is left
-    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [27, 23]
+    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == written
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -210,6 +220,16 @@ def test_a_file_without_rows_gives_one_without_rows(tmp_path: Path, suffix: str)
 def test_compression_is_free_of_the_form(tmp_path: Path) -> None:
     file = write(tmp_path / "in.csv.gz", reviews(5), ("text", "class"))
     assert run(file, tmp_path / "out.csv") == run(file, tmp_path / "out.csv.gz")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_capitals_in_a_suffix_are_free(tmp_path: Path, suffix: str) -> None:
+    file = write(tmp_path / f"in{suffix}", reviews(5), ("text", "class"))
+    expected = run(file, tmp_path / f"out{suffix}")
+    upper = file.rename(tmp_path / f"IN{suffix.upper()}")
+    assert score.main([str(upper), "--out", str(tmp_path / f"OUT{suffix.upper()}")]) == 0
+    assert (tmp_path / f"OUT{suffix.upper()}").read_bytes() == (tmp_path / f"out{suffix}").read_bytes()
+    assert len(expected) == 5
 
 
 def test_columns_are_prefixed_where_a_name_is_taken(tmp_path: Path, capsys: Captured) -> None:
@@ -241,7 +261,8 @@ def test_models_are_chosen_by_name_version_or_folder(tmp_path: Path, capsys: Cap
         scored("--model", tmp_path / "store/tiny/1") == scored("--store", tmp_path / "store", "--version", 1) == first
     )
     out = ["--out", tmp_path / "none.jsonl"]
-    assert "no such version; --version takes one of 2, 1" in refusal(capsys, file, *out, "--version", 3)
+    for version in (3, 0):
+        assert "no such version; --version takes one of 2, 1" in refusal(capsys, file, *out, "--version", version)
     assert "no such model; --model takes one of bare, tiny, or" in refusal(capsys, file, *out, "--model", "tinny")
     assert "leave --version 1 out" in refusal(capsys, file, *out, "--model", "./x", "--version", 1)
     assert "no such folder" in refusal(capsys, file, *out, "--model", tmp_path / "no/1")
@@ -267,6 +288,8 @@ def test_a_version_that_the_engine_cannot_reproduce_is_refused(
         ("a.csv", 'text,x\n"good,1\n', ", row 2: is not CSV"),
         ("a.csv", "", ", row 1: is empty or has no header"),
         ("a.csv", "body,x\ngood,1\n", ", row 1: has no column 'text': choose with --text-column from body, x"),
+        ("a.csv", "a;text\n1;good\n", ", row 1: has no column 'text': choose with --text-column from a;text; if ';'"),
+        ("a.csv", "text,text\ngood,bad\n", ", row 1: has 2 columns 'text': rename or remove all but one"),
         ("a.tsv", "text\tx\ngood\t1\t2\n", ", row 2: has 3 fields, the header 2: mend"),
         ("a.jsonl", '{"text": "good"}\n[1]\n', ", row 2: is not a JSON object: write one object a line"),
         ("a.jsonl", '{"text": "good"}\n{"text": \n', ", row 2: is not JSON"),
@@ -300,6 +323,10 @@ def test_bad_rows_of_parquet(tmp_path: Path, capsys: Captured) -> None:
     ):
         parquet.write_table(pa.table({"text": column}), file)
         assert refusal(capsys, file, "--out", out).startswith(f"{file}, {reason}")
+    twice = pa.Table.from_arrays([pa.array(["good"]), pa.array(["bad"])], ["text", "text"])
+    parquet.write_table(twice, file)
+    assert refusal(capsys, file, "--out", out) == f"{file}: has 2 columns 'text': rename or remove all but one"
+    parquet.write_table(pa.table({"text": ["good"]}), file)
     assert "choose with --text-column from text" in refusal(capsys, file, "--out", out, "--text-column", "body")
 
 
@@ -310,7 +337,16 @@ def test_what_is_asked_for_must_make_sense(tmp_path: Path, capsys: Captured, mon
     assert "not a regular file" in refusal(capsys, tmp_path, "--out", out)
     assert "is .jsonl, but FILE is .csv: give --out the same" in refusal(capsys, file, "--out", tmp_path / "out.jsonl")
     assert "is no folder: make it" in refusal(capsys, file, "--out", tmp_path / "none/out.csv")
-    assert "give another --out" in refusal(capsys, file, "--out", tmp_path / "store", "--overwrite")
+    (tmp_path / "folder.csv").mkdir()
+    assert "give another --out" in refusal(capsys, file, "--out", tmp_path / "folder.csv", "--overwrite")
+    for odd in (".", "", "/", "..", tmp_path):
+        assert f"{Path(odd)}: unknown suffix: " in refusal(capsys, file, "--out", odd, "--overwrite")
+    content = file.read_bytes()
+    (tmp_path / "link.csv").symlink_to(file)
+    for same in (file, tmp_path / "link.csv"):
+        line = refusal(capsys, file, "--out", same, "--overwrite")
+        assert line == f"{same}: is FILE itself: give another --out"
+    assert file.read_bytes() == content
     assert "--threads='x': " in refusal(capsys, file, "--out", out, "--threads", "x")
     assert "--precision='int8': " in refusal(capsys, file, "--out", out, "--precision", "int8")
     assert "not allowed with" in refusal(capsys, file, "--out", out, "--resume", "--overwrite")
@@ -322,7 +358,8 @@ def test_what_is_asked_for_must_make_sense(tmp_path: Path, capsys: Captured, mon
     tsv = write(tmp_path / "in.tsv", reviews(5), ("text", "class"))
     assert "TSV file cannot hold" in refusal(capsys, tsv, "--out", tmp_path / "out.tsv", "--model", "odd")
     monkeypatch.setenv("LSTMSERVE_ODD", "1")
-    assert "LSTMSERVE_ODD: unknown setting" in refusal(capsys, file, "--out", tmp_path / "new.csv")
+    line = refusal(capsys, file, "--out", tmp_path / "new.csv")
+    assert line == "LSTMSERVE_ODD: unknown setting (lstm-serve serve --help lists them)"
 
 
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
@@ -357,6 +394,21 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
     assert done.stderr == b""
 
 
+def test_hashing_is_shown_too(tmp_path: Path) -> None:
+    file, told = tmp_path / "in.csv", list[object]()
+    file.write_bytes(b"x" * 2_500_000)
+
+    class Shown(score.Shown):
+        def begin(self, what: str, rows: int = 0) -> None:
+            told.append(what)
+
+        def to(self, rows: int, bytes_read: int) -> None:
+            told.append(bytes_read)
+
+    assert score.digest(file, Shown(2_500_000)) == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert told == ["hashing", 1 << 20, 2 << 20, 2_500_000]
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -372,12 +424,18 @@ print(int(line.split()[1]) << 10)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl", ".parquet"])
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(("text", "note", "rows"), [(2_000, 500, 4_000), (0, 20_000, 2_000)])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str, text: int, note: int, rows: int) -> None:
+    """Whichever of its columns is the large one."""
     most = []
-    for rows in (4_000, 24_000):
-        file = tmp_path / f"in{rows}{suffix}"
-        write(file, [(f"good {number} " + "x" * 2000, "y" * 500) for number in range(rows)], ("text", "note"))
-        words = [str(file), f"--out={tmp_path / f'out{rows}{suffix}'}"]
+    for size in (rows, 4 * rows):
+        file = tmp_path / f"in{size}{suffix}"
+        write(
+            file,
+            [(f"good {number} " + "x" * text, f"{number}" + "y" * note) for number in range(size)],
+            ("text", "note"),
+        )
+        words = [str(file), f"--out={tmp_path / f'out{size}{suffix}'}"]
         done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=True)
         most.append(int(done.stdout.splitlines()[-1]))
     assert most[1] - most[0] <= 16 << 20, most  # of 50 MB that the second has more

@@ -30,7 +30,7 @@ from service.score import command as score, files as score_files, partial as sco
 score_files.BLOCK_ROWS, score.SAVE_SECONDS = {SMALL}, 0
 if sys.argv[1].endswith(".parquet"):
     from service.score import parquet as score_parquet
-    score_parquet.BATCH_ROWS = {SMALL}
+    score_parquet.BLOCK_ROWS = {SMALL}
 save = score_partial.Partial.save
 def slow(partial, end, errors):
     save(partial, end, errors)
@@ -50,7 +50,7 @@ def _small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSTMSERVE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("LSTMSERVE_MODEL", "tiny")
     monkeypatch.setattr("service.score.files.BLOCK_ROWS", SMALL)
-    monkeypatch.setattr("service.score.parquet.BATCH_ROWS", SMALL)
+    monkeypatch.setattr("service.score.parquet.BLOCK_ROWS", SMALL)
     write_tiny(tmp_path / "store/tiny/1")
 
 
@@ -162,10 +162,10 @@ def test_it_is_not_gone_on_with_on_something_else(tmp_path: Path, capsys: pytest
     go_on = [*words, "--resume"]
     assert "the SHA-256 of the model's SHA256SUMS was " in refused(go_on, capsys)
     go_on += ["--version", "1"]
-    assert "--truncate was None in the interrupted run, now it is tail: " in refused(
+    assert "--truncate was not given in the interrupted run, now it is tail: " in refused(
         [*go_on, "--truncate", "tail"], capsys
     )
-    assert "--prefix was " in refused([*go_on, "--prefix", "x"], capsys)
+    assert "--prefix was not given in the interrupted run, now it is x: " in refused([*go_on, "--prefix", "x"], capsys)
     assert "--text-column was text " in refused([*go_on, "--text-column", "note"], capsys)
     file.write_bytes(before[:-3] + b"!\r\n")
     line = refused(go_on, capsys)
@@ -209,11 +209,13 @@ def test_a_damaged_partial_file_is_refused(tmp_path: Path, capsys: pytest.Captur
 
 def test_two_processes_do_not_mix_their_rows(tmp_path: Path) -> None:
     first = Partial(tmp_path / "out.csv", resume=False, overwrite=False)
-    with first.open({"x": 1}):
+    first.check({"x": 1})
+    with first.open():
         first.add(b"header\n")
         first.save(Place(1, 1, 1), Counter())
         second = Partial(tmp_path / "out.csv", resume=True, overwrite=False)
-        with second.open({"x": 1}):
+        second.check({"x": 1})
+        with second.open():
             second.add(b"row\n")
             second.save(Place(2, 2, 2), Counter())
         first.add(b"another\n")
@@ -233,3 +235,84 @@ def test_interrupted_before_anything_was_written(
     assert score.main([str(file), "--out", str(tmp_path / "out.csv")]) == 130
     assert capsys.readouterr().err == "lstm-serve score: interrupted; nothing was written\n"
     assert {path.name for path in tmp_path.iterdir()} == {"store", "in.csv"}
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--text-column=text"])
+def test_what_has_done_no_row_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    """Interrupted it leaves nothing; killed it leaves a record, which is in nobody's way."""
+    file = write(tmp_path / "in.csv", rows(), ("text", "note"))
+    out, left = tmp_path / "out.csv", dict[str, bytes]()
+
+    def interrupt(*_: object) -> None:
+        left.update({name: (tmp_path / name).read_bytes() for name in hidden(tmp_path)})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "add_rows", interrupt)
+        assert score.main([str(file), "--out", str(out)]) == 130
+    assert left.keys() == {".out.csv.partial", ".out.csv.partial.json"}
+    assert hidden(tmp_path) == set()
+    for name, content in left.items():
+        (tmp_path / name).write_bytes(content)
+    assert score.main([str(file), "--out", str(out), flag]) == 0
+    assert len(out.read_text().splitlines()) == ROWS + 1
+    assert hidden(tmp_path) == set()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_killed_when_the_file_has_its_name(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = write(tmp_path / f"in{suffix}", rows(), ("text", "note")), tmp_path / f"out{suffix}"
+    words = [str(file), "--out", str(out)]
+
+    def killed(_: Partial) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partial, "remove", killed)
+        assert score.main(words) == 130
+    content = out.read_bytes()
+    assert hidden(tmp_path)
+    assert "--truncate was not given" in refused([*words, "--resume", "--truncate", "head"], capsys)
+    assert score.main([*words, "--resume"]) == 0
+    assert capsys.readouterr().out.startswith(f"wrote {out}: {ROWS} rows")
+    assert out.read_bytes() == content
+    assert hidden(tmp_path) == set()
+    assert "exists already: give --overwrite" in refused([*words, "--resume"], capsys)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk_is_told_and_gone_on_from(tmp_path: Path, suffix: str) -> None:
+    file, out = write(tmp_path / f"in{suffix}", rows(), ("text", "note")), tmp_path / f"out{suffix}"
+    words = [str(file), "--out", str(out), "--truncate", "head"]
+    small = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({20_000}, resource.RLIM_INFINITY))"
+    program = small + PROGRAM.replace("if end.rows >= 100", "if False")
+    done = subprocess.run([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    reason = f"{out}: cannot be written (File too large): make room, then go on with --resume"
+    assert done.stderr == f"lstm-serve score: error: {reason}\n"
+    assert hidden(tmp_path) == {f".out{suffix}.partial", f".out{suffix}.partial.json"}
+    assert score.main([*words, "--resume"]) == 0
+    whole = tmp_path / f"whole{suffix}"
+    assert score.main([str(file), "--out", str(whole), "--truncate", "head"]) == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_where_nothing_can_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "in.csv", rows(), ("text", "note"))
+    line = refused([str(file), "--out", "/proc/x.csv"], capsys)
+    assert line.startswith("/proc/x.csv: cannot be written (")
+    assert line.endswith("): make room, or give another --out")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    file = write(tmp_path / "in.csv", rows(), ("text", "note"))
+    (tmp_path / "elsewhere").mkdir()
+    out, target = tmp_path / "out.csv", tmp_path / "elsewhere" / "real.csv"
+    target.write_text("mine")
+    out.symlink_to(target)
+    assert score.main([str(file), "--out", str(out), "--overwrite"]) == 0
+    assert out.is_symlink()
+    assert len(target.read_text().splitlines()) == ROWS + 1

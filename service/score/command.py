@@ -1,8 +1,8 @@
 """Scores a file of texts: ``lstm-serve score FILE --out FILE``. All its columns come back, with those of the model."""
 
-import argparse
 import functools
 import gzip
+import hashlib
 import os
 import shlex
 import sys
@@ -13,48 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from models.artifact import ArtifactError
-from models.corpus import file_digest
 from models.extras import needs
-from models.formats import DataError, form_of, readable
-from models.options import Parser, run_main
+from models.formats import DataError, form_of, is_gzip, readable
+from models.options import run_main
 from service.engine import Engine, choose
 from service.errors import BackendError
 from service.repository import Model
 from service.score.files import CSV, TSV, Form, JSONLines, Place
 from service.score.model import find, load
+from service.score.options import PROG, Options, parse
 from service.score.partial import Partial, PartialError
 from service.score.pipeline import Ahead, compute, encode
 from service.settings import Settings, SettingsError
-from service.texts import Truncate
 
 with needs("cli"):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-PROG = "lstm-serve score"
 
 BLOCKS_AHEAD = 4
 """Between two stages."""
 
 SAVE_SECONDS = 1.0
 """Between two records of how far the run is."""
-
-
-class Options(argparse.Namespace):
-    """The command, as `parse` reads it."""
-
-    file: Path
-    out: Path
-    model: str | None = None
-    store: str | None = None
-    version: int | None = None
-    text_column: str
-    truncate: Truncate | None = None
-    prefix: str = ""
-    precision: str | None = None
-    threads: str | None = None
-    resume: bool = False
-    overwrite: bool = False
 
 
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
@@ -66,11 +46,12 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     def work() -> None:
         nonlocal partial
         options = parse(words, prog)
+        check_files(options.file, options.out)
         partial = Partial(options.out, resume=options.resume, overwrite=options.overwrite)
         score(options, partial)
 
     def outcome() -> str:
-        if not partial or not partial.exists:
+        if not partial or not partial.record.end.rows:
             return "nothing was written"
         given = [word for word in words if word not in ("--resume", "--overwrite")]
         return f"{partial.record.end.rows:,} rows are done; to go on: {prog} {shlex.join(given)} --resume"
@@ -78,37 +59,10 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     return run_main(prog, work, errors, outcome)
 
 
-def parse(argv: Sequence[str], prog: str) -> Options:
-    parser = Parser(prog, "Adds the model's label and scores to each row of a file of texts.")
-    parser.epilog = "The settings of the service hold here too, such as LSTMSERVE_STORE and LSTMSERVE_DEVICE."
-    unset = argparse.SUPPRESS  # what its help says instead, and Options
-    add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="CSV, TSV, JSON lines (each plain or .gz) or Parquet file")
-    add("--out", type=Path, required=True, metavar="FILE", default=unset, help="new file of the same form")
-    model = "name in the store, or version folder such as models/store/NAME/VERSION; default: LSTMSERVE_MODEL"
-    add("--model", metavar="MODEL", default=unset, help=model)
-    add("--store", metavar="FOLDER", default=unset, help="folder of models; default: LSTMSERVE_STORE")
-    add("--version", type=int, metavar="N", default=unset, help="version of the model; default: the highest")
-    add("--text-column", default="text", metavar="NAME", help="column of the texts")
-    truncate = "part kept of a text that is too long; default: none, the row has the error too_long"
-    add("--truncate", choices=("head", "tail"), default=unset, help=truncate)
-    add("--prefix", metavar="TEXT", default=unset, help="put before the names of the added columns")
-    precision = "auto, float32 or bfloat16; default: LSTMSERVE_PRECISION"
-    add("--precision", metavar="KIND", default=unset, help=precision)
-    add("--threads", metavar="N", default=unset, help="engine threads; default: LSTMSERVE_THREADS, one per core")
-    known = parser.add_mutually_exclusive_group().add_argument
-    resume = "go on where an interrupted run ended, or begin where there was none"
-    known("--resume", action="store_true", default=unset, help=resume)
-    overwrite = "begin again, and replace the file that is there when it is done"
-    known("--overwrite", action="store_true", default=unset, help=overwrite)
-    return parser.parse_args(argv, namespace=Options())
-
-
 def score(options: Options, partial: Partial) -> None:
     """Writes the file that `partial` becomes; raises one of the errors of `main`."""
     flags = [f"--{name}={value}" for name in ("store", "precision", "threads") if (value := getattr(options, name))]
-    settings = Settings.load(flags, os.environ)
-    check_files(options.file, options.out)
+    settings = Settings.load(flags, os.environ, "lstm-serve serve")
     folder = find(settings, options.model, options.version)
     engine = choose(settings)
     try:
@@ -128,6 +82,8 @@ def check_files(file: Path, out: Path) -> None:
         raise DataError(file, "is not a regular file: give one that can be read twice")
     if (form := form_of(file)) != form_of(out):
         raise DataError(out, f"is {form_of(out)}, but FILE is {form}: give --out the same form")
+    if out.exists() and out.samefile(file):
+        raise DataError(out, "is FILE itself: give another --out")
 
 
 def run(options: Options, max_tokens: int, model: Model, engine: Engine, partial: Partial) -> None:
@@ -135,23 +91,28 @@ def run(options: Options, max_tokens: int, model: Model, engine: Engine, partial
     most = min(max_tokens, model.config.max_length)
     names = ("label", *(f"score_{label}" for label in model.config.labels), "tokens", "dropped_tokens", "error")
     before = options.file.stat()
-    made_of = {
-        f"the SHA-256 of {options.file.name}": file_digest(options.file),
-        "the SHA-256 of the model's SHA256SUMS": model.digest,
-        "--precision": model.precision,
-        "the engine": f"{engine.name} ({engine.precisions[model.precision]})",
-        "--text-column": options.text_column,
-        "--truncate": options.truncate,
-        "--prefix": options.prefix,
-        "the most tokens of a text": most,
-    }
     file = open_form(options.file, options.text_column, [options.prefix + name for name in names])
     with Shown(before.st_size) as shown:
+        partial.check(
+            {
+                f"the SHA-256 of {options.file.name}": digest(options.file, shown),
+                "the SHA-256 of the model's SHA256SUMS": model.digest,
+                "--precision": model.precision,
+                "the engine": f"{engine.name} ({engine.precisions[model.precision]})",
+                "--text-column": options.text_column,
+                "--truncate": options.truncate,
+                "--prefix": options.prefix,
+                "the most tokens of a text": most,
+            }
+        )
+        if partial.finished:
+            partial.remove()
+            return
         if not partial.resumes:  # a bad row is told before the first is scored
             shown.begin("checking")
             for block in file.blocks(Place()):
                 shown.to(block.end.rows, block.bytes_read)
-        with partial.open(made_of):
+        with partial.open():
             shown.begin("scoring", partial.record.end.rows)
             add_rows(options, most, model, engine, file, partial, shown)
             after = options.file.stat()
@@ -160,12 +121,23 @@ def run(options: Options, max_tokens: int, model: Model, engine: Engine, partial
             partial.finish(file.finish)
 
 
+def digest(path: Path, shown: "Shown") -> str:
+    """SHA-256 in hexadecimal. Raises DataError."""
+    shown.begin("hashing")
+    sha = hashlib.sha256()
+    with readable(path, "FILE"), path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+            shown.to(0, file.tell())
+    return sha.hexdigest()
+
+
 def add_rows(
     options: Options, most: int, model: Model, engine: Engine, file: Form, partial: Partial, shown: "Shown"
 ) -> None:
     """Reading, computing and writing go on at the same time."""
     pack: Callable[[bytes], bytes] = bytes
-    if options.out.suffix == ".gz":  # a member a block: a run can go on behind it
+    if is_gzip(options.out):  # a member a block: a run can go on behind it
         pack = functools.partial(gzip.compress, mtime=0)
     end, errors = partial.record.end, partial.record.errors
     if not partial.record.size:

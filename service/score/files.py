@@ -21,8 +21,8 @@ from models.formats import (
     whole_rows,
 )
 
-BLOCK_ROWS, BLOCK_CHARACTERS = 4096, 1 << 18
-"""A block of a text file ends with the row that reaches one of them."""
+BLOCK_ROWS, BLOCK_BYTES = 4096, 1 << 18
+"""A block of a text file ends with the row that reaches one of them; all columns count."""
 
 
 class Place(NamedTuple):
@@ -95,13 +95,11 @@ class _Text(ABC):
         kept: list[Any] = []
         numbers: list[int] = []
         texts: list[str] = []
-        characters = 0
         for number, row, text in rows:
             kept.append(row)
             numbers.append(number)
             texts.append(as_text(self._path, number, text))
-            characters += len(texts[-1])
-            if len(kept) == BLOCK_ROWS or characters >= BLOCK_CHARACTERS:
+            if len(kept) == BLOCK_ROWS or lines.offset - start.offset >= BLOCK_BYTES:
                 break
         end = Place(start.rows + len(kept), lines.number, lines.offset)
         return Block(kept, numbers, texts, end, lines.bytes_read) if kept else None

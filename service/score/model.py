@@ -26,7 +26,7 @@ def find(settings: Settings, model: str | None, version: int | None) -> Path:
     if not versions:
         there = ", ".join(store.names()) or "none"
         raise ArtifactError(store.folder / model, f"no such model; --model takes one of {there}, or a version's folder")
-    version = version or settings.pinned.get(model, versions[0])
+    version = settings.pinned.get(model, versions[0]) if version is None else version
     if version not in versions:
         there = ", ".join(map(str, versions))
         raise ArtifactError(store.path(model, version), f"no such version; --version takes one of {there}")

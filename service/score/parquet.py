@@ -13,8 +13,8 @@ with needs("cli"):
     import pyarrow as pa
     from pyarrow import parquet
 
-BATCH_ROWS = 256
-"""A block has no more."""
+BLOCK_ROWS, BLOCK_BYTES = 256, 1 << 20
+"""A block has no more, but where one row is larger."""
 GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20
 """A row group that is written ends with the block that reaches one of them."""
 
@@ -52,12 +52,18 @@ class Parquet:
                 if done + rows <= start.rows:
                     done += rows
                     continue
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group]):
+                for batch in self._slices(file, group):
                     first, done = done + 1, done + len(batch)
                     if done > start.rows:
                         numbers = range(first, done + 1)
                         texts = list(map(self._text, numbers, batch.column(self._text_column)))
                         yield Block(batch, numbers, texts, Place(done), size * done // file.metadata.num_rows)
+
+    @staticmethod
+    def _slices(file: Any, group: int) -> Iterator[Any]:
+        for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group]):
+            rows = max(1, len(batch) * BLOCK_BYTES // max(batch.nbytes, BLOCK_BYTES))
+            yield from (batch.slice(first, rows) for first in range(0, len(batch), rows))
 
     def _text(self, number: int, value: Any) -> str:
         try:
@@ -80,6 +86,14 @@ class Parquet:
 
     def finish(self, partial: Path) -> Path:
         whole = partial.with_name(f"{partial.name}.parquet")
+        try:
+            self._write(partial, whole)
+        except BaseException:
+            whole.unlink(missing_ok=True)
+            raise
+        return whole
+
+    def _write(self, partial: Path, whole: Path) -> None:
         with parquet.ParquetWriter(whole, self._schema) as writer, pa.OSFile(str(partial)) as file:
             batches: list[Any] = []
             while file.tell() < file.size():
@@ -89,4 +103,3 @@ class Parquet:
                     group = pa.Table.from_batches(batches, self._schema).unify_dictionaries()
                     writer.write_table(group, row_group_size=len(group))
                     batches = []
-        return whole
