@@ -27,7 +27,7 @@ def test_try_it_out_on_predict_returns_logits(tmp_path: Path) -> None:
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"{server.url}/docs")
-        page.locator("#operations-predict-predict_predict_post .opblock-summary-control").click()
+        page.locator("#operations-predict-predict .opblock-summary-control").click()
         page.get_by_role("button", name="Try it out").click()
         page.get_by_role("button", name="Execute").click()
         reply = page.locator(".live-responses-table .response-col_description pre").first

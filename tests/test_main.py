@@ -246,7 +246,7 @@ def test_the_command_exits_2_with_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     *logged, last = done.stderr.splitlines()
-    assert last == f"lstm-serve: {tmp_path / 'none'}: no such folder of models (LSTMSERVE_STORE)"
+    assert last == f"lstm-serve: {tmp_path / 'none'}: no such folder of models (LSTMSERVE_STORE), or it cannot be read"
     assert all(json.loads(line) for line in logged)
 
 

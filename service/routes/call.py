@@ -222,13 +222,18 @@ def by_model(
     """Adds ``POST /{action}``, by the default model, and ``POST /models/{name}/{action}``."""
 
     @routes.post(
-        f"/{action}", summary=f"{summary}, by the default model", responses=problems(PROBLEMS | UNKNOWN), **described
+        f"/{action}",
+        operation_id=action,
+        summary=f"{summary}, by the default model",
+        responses=problems(PROBLEMS | UNKNOWN),
+        **described,
     )
     async def by_default(request: Request) -> Response:
         return await answer(request, None)
 
     @routes.post(
         f"/models/{{name}}/{action}",
+        operation_id=f"{action}_by_model",
         summary=f"{summary}, by a named model",
         responses=problems(PROBLEMS | UNKNOWN),
         **described,
