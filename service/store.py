@@ -43,4 +43,5 @@ class Store:
         try:
             return sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name[0] != ".")
         except OSError as error:
-            raise ArtifactError(self.folder, "no such folder of models (LSTMSERVE_STORE), or it cannot be read") from error
+            reason = "no such folder of models (LSTMSERVE_STORE), or it cannot be read"
+            raise ArtifactError(self.folder, reason) from error
