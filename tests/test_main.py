@@ -95,7 +95,7 @@ def wait_for_requests(server: Server, number: int) -> None:
 
 @pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), PID_1])
 def test_sigterm_finishes_what_is_in_flight_and_exits_0(slow_store: Path, prefix: Sequence[str]) -> None:
-    with Server(slow_store, "--drain-seconds", "0.5", *SLOW, prefix=prefix) as server:
+    with Server(slow_store, "--drain-seconds", "2", *SLOW, prefix=prefix) as server:
         replies: list[httpx.Response] = []
         sender = threading.Thread(
             target=lambda: replies.append(httpx.post(f"{server.url}/predict", json=LONG, timeout=120))
