@@ -100,6 +100,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def version_digest(folder: Path) -> str:
+    """Of the list of the version's digests: another one, and it is not the same version any more. Raises OSError."""
+    return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()
+
+
 def read_artifact(folder: Path) -> Artifact:
     """Reads and verifies a version; each file is read once, so what was verified is what is used.
 

@@ -51,11 +51,12 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
     """
     traces = _traces(settings)
     metrics = Metrics()
-    batcher = Batcher(engine, metrics, queue_tokens=settings.queue_tokens, lanes=settings.lanes * engine.threads)
+    batcher = Batcher(engine, metrics, queue_tokens=settings.queue_tokens)
     judgements = Judgements(repository)
     metrics.registry.register(judgements)
     loader = Loader(Store(settings.store), repository, Verifier(engine, batcher), metrics, settings.pinned)
-    serving = Serving(settings, repository, batcher, metrics, judgements, asyncio.Lock())
+    share = max(1, settings.lanes * engine.threads // 2)
+    serving = Serving(settings, repository, batcher, metrics, judgements, asyncio.Lock(), share)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

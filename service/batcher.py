@@ -43,10 +43,8 @@ class _Request:
 class Batcher:
     """Runs the sequences of all requests together on the engine."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, *, queue_tokens: int, lanes: int = 1) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, *, queue_tokens: int) -> None:
         self._engine = engine
-        self.lanes = lanes
-        """Sequences that its threads step together."""
         self._scheduler = Scheduler(queue_tokens)
         self._requests: dict[Sequence, _Request] = {}
         """Of every sequence that waits in the scheduler or is held by the engine."""

@@ -1,7 +1,7 @@
 """What each token contributes to a label: occlusion (Zeiler and Fergus 2014; Li et al. 2016).
 
 The contribution of a token is the change of the winning label's logit when it is left out: positive speaks for the
-label. All variants of a text are computed together.
+label.
 """
 
 import math

@@ -114,7 +114,9 @@ class Judgements(Collector):
         key = model.name, model.version
         tally = self._tallies.get(key)
         if tally is None or tally.digest != model.digest:
-            if tally and model not in list(self._repository):  # replaced under its own number: too late to count
+            if tally and all(
+                model is not each for each in self._repository
+            ):  # replaced under its own number: too late to count
                 return _Tally(model, self._clock())
             tally = self._tallies[key] = _Tally(model, self._clock())
             self._tidy()

@@ -1,9 +1,8 @@
 """The models on disk: a folder of NAME/VERSION/. Its calls block, and each looks again."""
 
-import hashlib
 from pathlib import Path
 
-from models.artifact import NAME, SUMS, ArtifactError, complete_versions
+from models.artifact import NAME, ArtifactError, complete_versions, version_digest
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -31,8 +30,8 @@ class Store:
         return self.folder / name / str(version)
 
     def digest(self, name: str, version: int) -> str:
-        """Of the list of the version's digests: another one, and it is not the same version any more."""
-        return hashlib.sha256((self.path(name, version) / SUMS).read_bytes()).hexdigest()
+        """As `models.artifact.version_digest` gives it."""
+        return version_digest(self.path(name, version))
 
     def stamp(self, name: str, version: int) -> Stamp:
         """Names, sizes and times of change of the version's files: the same, and there is nothing new to look at."""

@@ -1,16 +1,16 @@
 """Texts on their way to token ids, each with an ending of its own."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, TypeVar
 
 from service.errors import InvalidContent
 from service.repository import Model
+from service.schemas.shared import Truncate
 
 A = TypeVar("A")
 R = TypeVar("R")
-Truncate = Literal["head", "tail"]
 
 LONG = 4_000
 """Bytes that are tokenised at once on the event loop: about a millisecond. More go to a thread."""
@@ -99,6 +99,19 @@ def keep(tokens: list[int], most: int, truncate: Truncate | None, unknown_id: in
     if unknown == len(kept):
         return TextError("unknown_only", "no token of the text is in the model's vocabulary")
     return Encoded(kept, first, len(tokens), unknown)
+
+
+def all_readable(encoded: Iterable[Encoded | TextError], place: Callable[[int], str]) -> list[Encoded]:
+    """For protocols that have no place for the error of one text: it is the error of all. Raises InvalidContent.
+
+    `place`: how an error calls the text of that number.
+    """
+    readable = []
+    for number, each in enumerate(encoded):
+        if isinstance(each, TextError):
+            raise InvalidContent(f"{place(number)}: {each.detail}")
+        readable.append(each)
+    return readable
 
 
 async def locate(model: Model, text: str, encoded: Encoded) -> list[Token]:

@@ -98,7 +98,7 @@ class Verifier:
         logits: list[list[float]] = []
         while len(logits) < len(token_ids):
             few, tokens = [token_ids[len(logits)]], len(token_ids[len(logits)])
-            for sequence in token_ids[len(logits) + 1 :][:FEW]:
+            for sequence in token_ids[len(logits) + 1 : len(logits) + FEW]:
                 tokens += len(sequence)
                 if tokens > FEW_TOKENS:
                     break

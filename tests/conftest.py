@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,10 @@ if library := os.environ.get("NATIVE_CORE"):  # a build with sanitizers (make sa
     assert library in Path("/proc/self/maps").read_text()
 
 from tests.fake_engine import Fake
+from tests.server import Server
+
+if TYPE_CHECKING:  # imported where there are pages to look at
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -56,3 +61,19 @@ def root_logger() -> Iterator[logging.Logger]:
     for handler in handlers:
         root.addHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real Chromium."""
+    from tests.browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[str]:
+    """Address of a service of one model, the shipped one, which reads texts."""
+    with Server(Path("models/store")) as server:
+        yield server.url

@@ -15,6 +15,7 @@ import torch
 from service import cli
 from service.settings import Settings, flag
 from tests.reviews import reviews, write
+from tests.slow_import import importing
 from tests.tiny import tiny_network, write_tiny
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
@@ -191,21 +192,13 @@ def test_serve_answers_and_ends_on_a_signal(tmp_path: Path) -> None:
     ],
 )
 def test_a_signal_while_a_command_is_imported(command: str, slow: str, number: signal.Signals, code: int) -> None:
-    program = f"""
-import sys, time
-
-class Slow:
-    def find_spec(self, name, path, target=None):
-        if name == "{slow}":
-            print("importing", flush=True)
-            time.sleep(60)
-
-sys.meta_path.insert(0, Slow())
-from service.cli import main
-sys.exit(main("{command}".split()))
-"""
+    then = f"from service.cli import main; sys.exit(main({command.split()!r}))"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [sys.executable, "-c", importing(slow, then)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"

@@ -1,25 +1,21 @@
 """The OpenAPI page in a real browser: it renders, loads nothing from another host, and its request gets logits."""
 
-import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
+from tests.browser import CHROMIUM
 from tests.server import Server
 from tests.tiny import write_tiny
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOT = Path("test-output/docs-page.png")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
-def test_try_it_out_on_predict_returns_logits(tmp_path: Path) -> None:
+def test_try_it_out_on_predict_returns_logits(tmp_path: Path, browser: Browser) -> None:
     write_tiny(tmp_path / "imdb" / "1", vocab_size=500)
-    with Server(tmp_path) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+    with Server(tmp_path) as server:
         page = browser.new_page(viewport={"width": 1200, "height": 1600})
         requested: list[str] = []
         problems: list[str] = []
@@ -41,4 +37,4 @@ def test_try_it_out_on_predict_returns_logits(tmp_path: Path) -> None:
         assert int(version.split(".")[0]) >= 5
         assert [url for url in requested if not url.startswith((server.url, "data:"))] == []
         assert problems == []
-        browser.close()
+        page.close()

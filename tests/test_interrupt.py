@@ -12,6 +12,7 @@ import pytest
 from models.extras import needs
 from models.options import run_main
 from tests.foreign import command
+from tests.slow_import import importing
 from tests.tiny import tiny_config, write_tiny
 
 
@@ -47,20 +48,9 @@ def wait_until_read(pipe: Path) -> int:
 )
 def test_while_it_imports(name: str, slow: str) -> None:
     """The import of `slow` waits for the signal."""
-    program = f"""
-import runpy, sys, time
-
-class Slow:
-    def find_spec(self, name, path, target=None):
-        if name == "{slow}":
-            print("importing", flush=True)
-            time.sleep(60)
-
-sys.meta_path.insert(0, Slow())
-runpy.run_module("models.{name}", run_name="__main__", alter_sys=True)
-"""
+    then = f"import runpy; runpy.run_module('models.{name}', run_name='__main__', alter_sys=True)"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", importing(slow, then)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo, figures
+from tests.browser import CHROMIUM, CLASSIFY, classify, demo, figures
 from tests.server import Server
 from tests.tiny import write_tiny
 
@@ -15,19 +15,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian
 
 REVIEW = "Not bad at all: the opening drags, the villain is a cliché.\n\nAnd yet so beautifully shot, a treat."
 TOPICS = tuple(f"topic {number}" for number in range(12))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Iterator[str]:
-    """A service of one model, which reads texts."""
-    with Server(STORE) as server:
-        yield server.url
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo, watched_page
+from tests.browser import CHROMIUM, CLASSIFY, STORE, classify, demo, watched_page
 from tests.server import Server
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
@@ -22,12 +22,6 @@ REFUSALS = {
     504: "The answer took too long",
 }
 PASSING = {408, 500, 503, 504}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

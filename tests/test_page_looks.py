@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from service.routes.page import router
-from tests.browser import CHROMIUM, CLASSIFY, STORE, chromium, classify, demo
+from tests.browser import CHROMIUM, CLASSIFY, STORE, classify, demo
 from tests.server import Server
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
@@ -42,12 +42,6 @@ CONTRASTS = """() => {
       return [(Math.max(back, front) + 0.05) / (Math.min(back, front) + 0.05), element.outerHTML.slice(0, 120)];
     });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

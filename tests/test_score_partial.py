@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from service.repository import Model
+from service.schemas.shared import Truncate
 from service.score import command as score
 from service.score.files import Block, Place
 from service.score.partial import Partial, PartialError
 from service.score.pipeline import Work, encode
-from service.texts import Truncate
 from tests.reviews import reviews, write
 from tests.test_score import SUFFIXES
 from tests.tiny import write_tiny

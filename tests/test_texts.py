@@ -15,7 +15,8 @@ from tokenizers import models, pre_tokenizers
 from models.tokenizer import UNK_ID, Tokenizer
 from service.errors import InvalidContent
 from service.repository import Model
-from service.texts import LONG, Encoded, TextError, Token, Truncate, encode, locate
+from service.schemas.shared import Truncate
+from service.texts import LONG, Encoded, TextError, Token, encode, locate
 from tests.tiny import TEXTS, tiny_config
 
 pytestmark = pytest.mark.anyio

@@ -19,9 +19,9 @@ from service.judgements import Judgements
 from service.metrics import Metrics
 from service.repository import Model, Repository
 from service.schemas.bulk import check_bulk
-from service.schemas.shared import problems
+from service.schemas.shared import Truncate, problems
 from service.settings import Settings
-from service.texts import Encoded, TextError, Token, Truncate, encode, locate
+from service.texts import Encoded, TextError, Token, encode, locate
 
 T = TypeVar("T")
 
@@ -62,6 +62,8 @@ class Serving(NamedTuple):
     judgements: Judgements
     explaining: asyncio.Lock
     """Held while variants of a text are in the engine."""
+    share: int
+    """Variants of a text that are in the engine at a time: half of its lanes."""
 
 
 class Call:
@@ -122,7 +124,7 @@ class Call:
         answers hardly notices.
         """
         logits: list[list[float]] = []
-        share = self._serving.batcher.lanes // 2 or 1
+        share = self._serving.share
         for first in range(0, len(token_ids), share):
             few = token_ids[first : first + share]
             await self._in_time(self._serving.explaining.acquire())

@@ -16,7 +16,7 @@ from service.schemas.predict import Vocabulary, batch_flaws
 from service.schemas.shared import parse
 from service.schemas.v2 import OUTPUTS, InferRequest, InputTensor, OutputTensor, RequestParameters
 from service.tensors import Tensor
-from service.texts import TextError, Truncate
+from service.texts import all_readable
 from service.verdict import verdicts
 
 LENGTH = "Inference-Header-Content-Length"
@@ -87,7 +87,9 @@ class Inference(Call):
             given[tensor.name] = (tensor, tensor.data or [] if piece is None else piece)
         if "text" in given:
             tensor, data = given["text"]
-            return await self._encoded(tensors.texts("text", tensor.shape, data), asked.parameters.truncate, model)
+            texts = tensors.texts("text", tensor.shape, data)
+            encoded = await self.encode(model, texts, asked.parameters.truncate)
+            return [each.token_ids for each in all_readable(encoded, "input text[{}]".format)]
         vocabulary = Vocabulary(model.config.vocab_size, model.config.pad_id, model.config.max_length)
         lengths = _integers(*given["lengths"], 1).ravel() if "lengths" in given else None
         return _sequences(_integers(*given["token_ids"], 0), lengths, vocabulary)
@@ -101,15 +103,6 @@ class Inference(Call):
         if columns > self._settings.max_tokens:
             limit = f"{self._settings.max_tokens} are taken (LSTMSERVE_MAX_TOKENS): shorten the sequences"
             raise InvalidContent(f"input {tensor.name}: has rows of {columns} token ids, at most {limit}")
-
-    async def _encoded(self, texts: list[str], truncate: Truncate | None, model: Model) -> list[list[int]]:
-        """Token ids of the texts. Tensors have no place for the error of one: it is the error of all."""
-        token_ids = []
-        for number, item in enumerate(await self.encode(model, texts, truncate)):
-            if isinstance(item, TextError):
-                raise InvalidContent(f"input text[{number}]: {item.detail}")
-            token_ids.append(item.token_ids)
-        return token_ids
 
 
 def _integers(tensor: InputTensor, data: list[object] | memoryview, least: int) -> tensors.Integers:

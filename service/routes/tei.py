@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.dialects import TEI
-from service.errors import InvalidContent, NotReady
+from service.errors import NotReady
 from service.routes.call import PROBLEMS, UNKNOWN, Call, Plain, Serving, documented
 from service.schemas.shared import parse
 from service.schemas.tei import ClassifierModel, ModelType, Prediction, TeiInfo, TeiPredictRequest, TeiRefusal
-from service.texts import Encoded, TextError
+from service.texts import all_readable
 from service.verdict import label_logits, verdicts
 
 
@@ -36,7 +36,9 @@ def router(serving: Serving, schema: type[TeiPredictRequest], ready: Callable[[]
         asked = parse(schema, body)
         alone = isinstance(asked.inputs, str)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-        encoded = _readable(await call.encode(model, texts, asked.cut), alone)
+        encoded = all_readable(
+            await call.encode(model, texts, asked.cut), lambda number: "#/inputs" if alone else f"#/inputs/{number}"
+        )
         logits = await call.answer(model, [each.token_ids for each in encoded])
         scores = (verdict.scores for verdict in verdicts(logits, model.config))
         values = label_logits(logits, model.config) if asked.raw else scores
@@ -74,16 +76,6 @@ def router(serving: Serving, schema: type[TeiPredictRequest], ready: Callable[[]
 
     routes.include_router(inference)
     return routes
-
-
-def _readable(encoded: list[Encoded | TextError], alone: bool) -> list[Encoded]:
-    """The protocol has no place for the error of one text: it is the error of all. Raises InvalidContent."""
-    readable = []
-    for number, each in enumerate(encoded):
-        if isinstance(each, TextError):
-            raise InvalidContent(f"#/inputs{'' if alone else f'/{number}'}: {each.detail}")
-        readable.append(each)
-    return readable
 
 
 def _ranked(values: dict[str, float]) -> list[dict[str, object]]:

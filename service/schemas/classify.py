@@ -4,17 +4,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, create_model
 
-from service.schemas.shared import Body
+from service.schemas.shared import TOO_MANY, Body, Truncate
 
 
 class ClassifyRequest(Body):
     """Texts to be classified."""
 
     MESSAGES: ClassVar = {
-        ("too_long", 1): (
-            "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): "
-            "send several requests"
-        ),
+        ("too_long", 1): TOO_MANY,
         ("too_short", 1): "is empty: send at least one text",
         ("list_type", 1): 'must be a list of texts, also for one: ["A fine film."]',
         ("string_type", 2): "must be a string",
@@ -22,7 +19,7 @@ class ClassifyRequest(Body):
     }
 
     texts: list[str]
-    truncate: Literal["head", "tail"] | None = Field(
+    truncate: Truncate | None = Field(
         None, description="the part of a text over the limit that is read; without it such a text is refused"
     )
     explain: bool = Field(False, description="adds what each token contributes to the label's logit")

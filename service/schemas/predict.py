@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 from pydantic.types import FailFast
 
-from service.schemas.shared import MAX_ECHO, Body, Flaw
+from service.schemas.shared import MAX_ECHO, TOO_MANY, Body, Flaw
 
 
 class Vocabulary(NamedTuple):
@@ -21,10 +21,7 @@ class PredictRequest(Body):
     """A rectangular batch of token ids, right-padded with the model's pad id."""
 
     MESSAGES: ClassVar = {
-        ("too_long", 1): (
-            "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): "
-            "send several requests"
-        ),
+        ("too_long", 1): TOO_MANY,
         ("too_long", 2): (
             "has {actual_length} token ids or more, at most {max_length} are taken (LSTMSERVE_MAX_TOKENS): "
             "shorten the sequence"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import (
@@ -19,6 +19,16 @@ from service.errors import MAX_LISTED, FieldError, InvalidContent, NotJSON
 
 MAX_ECHO = 64
 """Characters of a field's name or of a number that an error repeats."""
+
+
+TOO_MANY = (
+    "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): "
+    "send several requests"
+)
+"""Of a list that is longer than a request's sequences may be."""
+
+Truncate = Literal["head", "tail"]
+"""The end of a text over the limit that is read."""
 
 
 class Flaw(NamedTuple):

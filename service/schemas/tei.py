@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator, create_model
 from pydantic_core import PydanticCustomError
 
-from service.schemas.shared import Body
+from service.schemas.shared import TOO_MANY, Body, Truncate
 
 SINGLE = "A moving, funny film."
 BATCH = [[SINGLE], ["Dull, and far too long."]]
@@ -22,10 +22,7 @@ class TeiPredictRequest(Body):
     """A text, or a batch of them; as ``PredictRequest`` of ``router/src/http/types.rs`` of that server."""
 
     MESSAGES: ClassVar = {
-        ("too_long", 1): (
-            "has {actual_length} entries or more, at most {max_length} are taken (LSTMSERVE_MAX_SEQUENCES): "
-            "send several requests"
-        ),
+        ("too_long", 1): TOO_MANY,
         ("too_short", 1): "is empty: send at least one text",
         ("list_type", 1): 'must be a text, or a batch of them: [["a"], ["b"]]',
         ("list_type", 2): 'must be a list of one text: a batch is [["a"], ["b"]]',
@@ -51,7 +48,7 @@ class TeiPredictRequest(Body):
         return self.raw_scores or self.parameters.function_to_apply == "none"
 
     @property
-    def cut(self) -> Literal["head", "tail"] | None:
+    def cut(self) -> Truncate | None:
         """The part of a text over the limit that is read."""
         if not self.truncate:
             return None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.schemas.shared import Body, Flaw
+from service.schemas.shared import Body, Flaw, Truncate
 
 INPUTS = {"token_ids": ("INT64", 2), "lengths": ("INT64", 1), "text": ("BYTES", 1)}
 """Datatype and rank of each input. INT32 is taken for INT64, and ``[rows, 1]`` for ``[rows]``."""
@@ -51,7 +51,7 @@ class OutputParameters(TensorParameters):
 
 class RequestParameters(Parameters):
     binary_data_output: bool = Field(False, description="binary_data of every output that does not say")
-    truncate: Literal["head", "tail"] | None = Field(
+    truncate: Truncate | None = Field(
         None, description="which end of a text is kept that has too many tokens; without it such a text is refused"
     )
     timeout: int = Field(0, ge=0, description="answer within so many microseconds, or 504; 0: the service's own limit")

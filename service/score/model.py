@@ -1,10 +1,9 @@
 """The version that scores: found, read, verified and on the engine."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 
-from models.artifact import NAME, SUMS, VERSION, ArtifactError
+from models.artifact import NAME, SUMS, VERSION, ArtifactError, version_digest
 from service.batcher import Batcher
 from service.engine import Engine
 from service.metrics import Metrics
@@ -37,8 +36,7 @@ def load(folder: Path, engine: Engine) -> Model:
     """The version, in the first precision of the engine in which its golden cases hold. Raises ArtifactError."""
     if not VERSION.fullmatch(folder.name):
         raise ArtifactError(folder, "is no version's folder, NAME/1, NAME/2, ...: give --model one, or a model's name")
-    sums = folder / SUMS
-    digest = hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else ""
+    digest = version_digest(folder) if (folder / SUMS).is_file() else ""
 
     async def verified() -> Model:
         batcher = Batcher(engine, Metrics(), queue_tokens=1)

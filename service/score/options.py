@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.parser import Parser
-from service.texts import Truncate
+from service.schemas.shared import Truncate
 
 PROG = "lstm-serve score"
 

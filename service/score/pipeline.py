@@ -11,9 +11,10 @@ from models.config import ModelConfig
 from service.engine import Engine
 from service.errors import BackendError
 from service.repository import Model
+from service.schemas.shared import Truncate
 from service.score.files import Block, Values
 from service.sequence import Sequence
-from service.texts import Encoded, TextError, Truncate, keep
+from service.texts import Encoded, TextError, keep
 from service.verdict import verdicts
 
 Item = TypeVar("Item")
