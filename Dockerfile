@@ -7,22 +7,28 @@ ARG PIP_EXTRA_INDEX_URL
 ARG EXTRAS
 ARG TORCH
 WORKDIR /src
-# The dependencies alone, by a package without content: a change of the code does not install them again.
-# Tests, headers and build files of the dependencies stay behind; torch does not start without its torch_shm_manager.
-COPY pyproject.toml ./
-RUN mkdir service models && touch README.md LICENSE \
- && echo "${TORCH:-torch==2.13.0}" >/constraints.txt \
- && python -m venv --without-pip /opt/venv \
- && pip --python /opt/venv/bin/python install --constraint /constraints.txt \
-    --config-settings wheel.cmake=false ".${EXTRAS:+[$EXTRAS]}" \
- && pip --python /opt/venv/bin/python uninstall --yes lstm-serve \
+# The dependencies alone: a change of the code does not install them again. What the lock files pin must have its digest.
+COPY requirements.lock requirements-build.lock ./
+RUN python -m venv --without-pip /opt/build && python -m venv --without-pip /opt/venv \
+ && pip --python /opt/build/bin/python install --require-hashes --requirement requirements-build.lock \
+ && pip --python /opt/venv/bin/python install --require-hashes --requirement requirements.lock
+# Extras, by a package without content, in the versions that were tested; torch, whose builds are many, has no digest.
+# Its headers and build files stay behind; it does not start without its torch_shm_manager.
+COPY pyproject.toml requirements-dev.lock ./
+RUN if [ -n "$EXTRAS" ]; then mkdir service models && touch README.md LICENSE \
+ && (echo "${TORCH:-torch==2.13.0}"; sed '/--hash/d; s/ \\$//' requirements-dev.lock) >/constraints.txt \
+ && pip --python /opt/build/bin/python wheel --no-build-isolation --no-deps --config-settings wheel.cmake=false \
+    --wheel-dir /extras . \
+ && pip --python /opt/venv/bin/python install --constraint /constraints.txt "$(echo /extras/*.whl)[$EXTRAS]" \
+ && pip --python /opt/venv/bin/python uninstall --yes lstm-serve; fi \
  && cd /opt/venv/lib/python3.11/site-packages \
  && if [ -d torch ]; then rm -rf torch/include torch/share/cmake torch/test \
  && find torch/bin -type f ! -name torch_shm_manager -delete; fi \
  && find . -type d -name tests -prune -exec rm -rf {} +
 COPY . .
 # the package, compiled: /app is its wheel; bytecode is made here, a read-only container cannot keep any
-RUN pip --python /opt/venv/bin/python install --no-deps --target /app . \
+RUN pip --python /opt/build/bin/python wheel --no-build-isolation --no-deps --wheel-dir /wheel . \
+ && pip --python /opt/venv/bin/python install --no-deps --target /app /wheel/*.whl \
  && chmod -R a+rX /app && mv /app/models/store /store
 
 FROM python:3.11-slim-bookworm
@@ -44,8 +50,10 @@ ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# http.client and not urllib: a proxy in the environment must not be asked
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "import http.client, os, sys; \
-server = http.client.HTTPConnection('127.0.0.1', int(os.environ['LSTMSERVE_PORT']), timeout=4); \
+# http.client and not urllib: a proxy in the environment must not be asked. A certificate is for another name than this.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-c", "import http.client, os, ssl, sys; \
+address = '127.0.0.1', int(os.environ['LSTMSERVE_PORT']); \
+server = http.client.HTTPSConnection(*address, timeout=4, context=ssl._create_unverified_context()) \
+if os.environ.get('LSTMSERVE_TLS_CERT_FILE') else http.client.HTTPConnection(*address, timeout=4); \
 server.request('GET', '/readyz'); sys.exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["python", "-m", "service"]

@@ -32,7 +32,8 @@ def test_one_torch_is_named() -> None:
 def test_the_build_sees_what_the_wheel_is_built_from() -> None:
     """The context is a list of what is let in; a folder that is left out would be missing without a word."""
     let_in = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    assert let_in == ["CMakeLists.txt", "LICENSE", "README.md", "models", "native", "pyproject.toml", "service"]
+    locks = ["requirements-build.lock", "requirements-dev.lock", "requirements.lock"]
+    assert let_in == ["CMakeLists.txt", "LICENSE", "README.md", "models", "native", "pyproject.toml", *locks, "service"]
     assert all((ROOT / name).exists() for name in let_in)
 
 
@@ -44,7 +45,7 @@ def test_compose_waits_for_the_shutdown() -> None:
 
 
 def test_compose_passes_on_every_setting_but_those_of_the_image() -> None:
-    passed = re.findall(r"^ *- (LSTMSERVE_\w+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    passed = re.findall(r"^ *- (LSTMSERVE_\w+)(?:=| *$)", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
     of_the_image = {"host", "port", "store"}
     assert passed == [variable(name) for name in Settings.model_fields if name not in of_the_image]
 
