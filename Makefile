@@ -8,6 +8,8 @@ BIN := .venv/bin
 DEVELOP := .venv/.develop
 # an environment of KServe's client, whose pins are not ours
 KSERVE := build/kserve-venv/.made
+# the native engine again, in whose way tests can put faults (native/fault.h)
+FAULTS := build/faults/.made
 # what development needs covers what serving needs
 SERVE := $(firstword $(wildcard $(DEVELOP)) .venv/.serve)
 
@@ -23,12 +25,15 @@ install: $(DEVELOP) ## make .venv with all that development needs
 serve: $(SERVE) ## serve the shipped model on http://127.0.0.1:8000
 	@exec $(BIN)/python -m service
 
-test: $(DEVELOP) $(KSERVE) ## run all tests; coverage of service/ and models/ must be 95 % or more
+test: $(DEVELOP) $(KSERVE) $(FAULTS) ## run all tests; coverage of service/ and models/ must be 95 % or more
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 sanitize: $(DEVELOP) ## run the native engine's tests under the address, undefined behaviour and thread sanitizers
 	@$(call sanitized,address,address$(comma)undefined,asan)
 	@$(call sanitized,thread,thread,tsan)
+
+configure = $(BIN)/cmake -S . -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -D CMAKE_CXX_COMPILER=$(CXX) \
+	-D Python_EXECUTABLE=$(CURDIR)/$(BIN)/python -D LSTMSERVE_FAULTS=ON
 
 # Python is built without the sanitizers: their library is loaded before it, and that of C++, whose throw they intercept.
 # Without setarch the thread sanitizer may not find its addresses free. A run in which all is skipped is a failure.
@@ -36,9 +41,7 @@ comma := ,
 library = $(shell $(CXX) -print-file-name=lib$(1).so)
 define sanitized
 set -e; folder=build/sanitize-$(1); echo "--- sanitizers: $(2)"; \
-$(BIN)/cmake -S . -B $$folder -G Ninja -D CMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -D CMAKE_BUILD_TYPE=Debug \
-	-D CMAKE_CXX_COMPILER=$(CXX) -D Python_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-	-D LSTMSERVE_SANITIZE=$(2) -D LSTMSERVE_WERROR=ON; \
+$(configure) -B $$folder -D CMAKE_BUILD_TYPE=Debug -D LSTMSERVE_SANITIZE=$(2) -D LSTMSERVE_WERROR=ON; \
 $(BIN)/cmake --build $$folder; rm -f $$folder/tests.xml; \
 NATIVE_CORE=$$(echo $$folder/_core.*.so) ASAN_OPTIONS=detect_leaks=0 \
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
@@ -69,6 +72,11 @@ bench: $(DEVELOP) ## measure engines and service on this machine, beside others;
 	@$(BIN)/python -c 'import service.engine._core' 2>/dev/null || { echo "the native engine was not built (it needs a \
 	C++17 compiler and Python.h; pip install -v . shows why): torch takes its place" >&2; \
 	$(BIN)/python -m pip install --quiet "$(TORCH)"; }
+	@touch $@
+
+$(FAULTS): CMakeLists.txt $(wildcard native/*) | $(DEVELOP)
+	$(configure) -B build/faults -D CMAKE_CXX_FLAGS_RELEASE=-O1
+	$(BIN)/cmake --build build/faults
 	@touch $@
 
 $(KSERVE):

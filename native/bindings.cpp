@@ -10,6 +10,7 @@
 
 #include "cpu.h"
 #include "engine.h"
+#include "fault.h"
 
 namespace nb = nanobind;
 
@@ -100,12 +101,12 @@ Weights weights_of(const Shape& s, Tensors& tensors) {
 
 // A model as Python holds it. The engine's threads share the model itself: they never need the interpreter lock to let
 // go of it.
-struct Handle {
+struct ModelHandle {
   std::shared_ptr<const Model> model;
 };
 
-void make_model(Handle* self, const std::string& path, const nb::dict& sizes, const nb::dict& arrays, int table_rows,
-                int threads) {
+void make_model(ModelHandle* self, const std::string& path, const nb::dict& sizes, const nb::dict& arrays,
+                int table_rows, int threads) {
   Shape shape = shape_of(sizes);
   Tensors tensors(arrays);
   const Weights weights = weights_of(shape, tensors);
@@ -114,7 +115,7 @@ void make_model(Handle* self, const std::string& path, const nb::dict& sizes, co
     const nb::gil_scoped_release released;
     model = std::make_shared<const Model>(path_named(path), std::move(shape), weights, table_rows, threads);
   }
-  new (self) Handle{std::move(model)};
+  new (self) ModelHandle{std::move(model)};
 }
 
 std::size_t row_bytes(const std::string& path, const nb::dict& sizes) {
@@ -122,12 +123,44 @@ std::size_t row_bytes(const std::string& path, const nb::dict& sizes) {
   return shape.num_directions * shape.row() * path_named(path).row;
 }
 
-nb::list collect(Engine& engine) {
+// An engine as Python holds it, likewise: closed with it, and gone when its last thread has ended.
+struct EngineHandle {
+  EngineHandle(int threads, int lanes, int bell) : engine(Engine::make(threads, lanes, bell)) {}
+  EngineHandle(const EngineHandle&) = delete;
+  ~EngineHandle() { engine->close(); }
+
+  const std::shared_ptr<Engine> engine;
+};
+
+nb::list collect(EngineHandle& self) {
   nb::list results;
-  for (const Result& result : engine.collect())
+  for (const Result& result : self.engine->collect())
     results.append(nb::make_tuple(result.ticket, static_cast<int>(result.ending), result.started, result.logits));
   return results;
 }
+
+#if defined(LSTMSERVE_FAULTS)
+void bind_faults(nb::module_& module) {
+  using namespace nb::literals;
+  static const std::map<std::string, Point> points{{"start", Point::start},
+                                                   {"place", Point::place},
+                                                   {"step", Point::step},
+                                                   {"advance", Point::advance},
+                                                   {"head", Point::head}};
+  static const std::map<std::string, Fault> faults{{"no_memory", Fault::no_memory},
+                                                   {"error", Fault::error},
+                                                   {"not_finite", Fault::not_finite},
+                                                   {"hang", Fault::hang}};
+  module.def(
+      "inject",
+      [](const std::string& point, std::int32_t token, const std::string& fault) {
+        inject(named(points, point, "point"), token, named(faults, fault, "fault"));
+      },
+      "point"_a, "token_id"_a, "fault"_a);
+  module.def("met", &met);
+  module.def("release", &release, "token_id"_a);
+}
+#endif
 
 }  // namespace
 }  // namespace lstmserve
@@ -148,7 +181,8 @@ NB_MODULE(_core, module) {
       "Names and precisions of the instruction set paths that this processor has, the fastest first.");
   module.def("row_bytes", &row_bytes, "path"_a, "sizes"_a, "Bytes that the tables take for one token id.");
 
-  nb::class_<Handle>(module, "Model", nb::is_weak_referenceable(), "A classifier's weights, made ready for one path.")
+  nb::class_<ModelHandle>(module, "Model", nb::is_weak_referenceable(),
+                          "A classifier's weights, made ready for one path.")
       .def(
           "__init__", &make_model, "path"_a, "sizes"_a, "weights"_a, "table_rows"_a, "threads"_a,
           "`sizes` and float32 `weights` as in models.config; `table_rows` token ids get their gate inputs folded into "
@@ -159,26 +193,51 @@ NB_MODULE(_core, module) {
       .value("CANCELLED", Ending::cancelled)
       .value("OVERDUE", Ending::overdue)
       .value("NOT_FINITE", Ending::not_finite)
-      .value("NO_MEMORY", Ending::no_memory);
+      .value("NO_MEMORY", Ending::no_memory)
+      .value("LOST", Ending::lost);
 
-  nb::class_<Engine>(module, "Engine", "Threads that step sequences.")
+#if defined(LSTMSERVE_FAULTS)
+  bind_faults(module);
+#endif
+
+  nb::class_<EngineHandle>(module, "Engine", "Threads that step sequences.")
       .def(nb::init<int, int, int>(), "threads"_a, "lanes"_a, "bell"_a,
            "A byte is written to the file descriptor `bell` when there are results where there were none.")
       .def(
           "start",
-          [](Engine& engine, const Handle& handle, std::vector<std::int32_t> tokens, double deadline) {
-            return engine.start(handle.model, std::move(tokens), deadline);
+          [](EngineHandle& self, const ModelHandle& handle, std::vector<std::int32_t> tokens, double deadline) {
+            return self.engine->start(handle.model, std::move(tokens), deadline);
           },
           "model"_a, "token_ids"_a, "deadline"_a,
           "Ticket of a sequence that is to be done by `deadline` (monotonic seconds). Raises ValueError.")
-      .def("cancel", &Engine::cancel, "ticket"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "cancel", [](EngineHandle& self, std::uint64_t ticket) { self.engine->cancel(ticket); }, "ticket"_a,
+          nb::call_guard<nb::gil_scoped_release>())
       .def("collect", &collect, "(ticket, ending, started, logits) of each sequence that has come to its end.")
       .def(
           "work",
-          [](const Engine& engine) {
-            const Work work = engine.work();
+          [](const EngineHandle& self) {
+            const Work work = self.engine->work();
             return nb::make_tuple(work.steps, work.lane_steps);
           },
           "Steps of all threads since the start, and the lanes that were live in them, summed; never blocks.")
-      .def("close", &Engine::close, nb::call_guard<nb::gil_scoped_release>());
+      .def(
+          "pulses",
+          [](const EngineHandle& self) {
+            nb::list pulses;
+            for (const Pulse& pulse : self.engine->pulses()) pulses.append(nb::make_tuple(pulse.beats, pulse.busy));
+            return pulses;
+          },
+          "(beats, busy) of each thread; never blocks.")
+      .def(
+          "failures", [](const EngineHandle& self) { return self.engine->failures(); },
+          "Threads that failed and began anew since the start; never blocks.")
+#if defined(LSTMSERVE_FAULTS)
+      .def(
+          "counts", [](EngineHandle& self) { return nb::make_tuple(self.engine->live(), self.engine->held()); },
+          "Jobs that have lanes, and sequences that have not ended.")
+#endif
+      .def(
+          "close", [](EngineHandle& self) { return self.engine->close(); }, nb::call_guard<nb::gil_scoped_release>(),
+          "False: a thread is stuck, and left to itself.");
 }

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "fault.h"
+
 namespace lstmserve {
 
 Lanes::Lanes(const std::shared_ptr<const Model>& model, int layer, int direction, int capacity)
@@ -61,8 +63,9 @@ void Lanes::step(std::vector<Job>& finished) {
                      sum_.floats(), scratch_.floats()});
   std::swap(h_, next_);
   for (int row = rows() - 1; row >= 0; --row) {
-    keep(row);
     Lane& lane = lanes_[row];
+    if (meet(Point::step, &lane.job.task->tokens[token_at(lane, lane.position)], 1)) spoil(row);
+    keep(row);
     if (++lane.position < lane.job.task->length()) continue;
     if (lane.job.task->last_layer()) pool(row);
     finished.push_back(std::move(lane.job));
@@ -78,6 +81,12 @@ void Lanes::drop(double now, std::vector<Job>& dropped) {
     dropped.push_back(std::move(lanes_[row].job));
     remove(row);
   }
+}
+
+Job Lanes::take() {
+  Job job = std::move(lanes_.back().job);
+  remove(rows() - 1);
+  return job;
 }
 
 int Lanes::token_at(const Lane& lane, int position) const {
@@ -128,6 +137,12 @@ void Lanes::compute(const void* x, std::ptrdiff_t stride, int rows, void* const*
   const Product product{
       weights.w_ih.data(), shape.gates(), shape.blocks(), round_up(shape.inputs(layer_), kStateAlign), x, stride, rows};
   model().path.gate_inputs(product, weights.bias.floats(), out, scratch_.floats());
+}
+
+// Makes a lane's newest state no number, as a fault.
+void Lanes::spoil(int row) {
+  constexpr float none = std::numeric_limits<float>::quiet_NaN();
+  model().path.encode(&none, 1, h_.at(static_cast<std::size_t>(row) * model().shape.columns() * model().path.element));
 }
 
 // Keeps the newest state of a lane where the layer above or the pooling will look for it.

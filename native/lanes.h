@@ -28,6 +28,8 @@ class Lanes {
   void step(std::vector<Job>& finished);
   // Frees the lanes of sequences that have ended, or whose deadline is not after `now`.
   void drop(double now, std::vector<Job>& dropped);
+  // Frees a lane, of which there must be one, whatever it holds.
+  Job take();
 
  private:
   struct Lane {
@@ -43,6 +45,7 @@ class Lanes {
   void fetch_embedded(Lane& lane, int count);
   void fetch_outputs(Lane& lane, int count);
   void compute(const void* x, std::ptrdiff_t stride, int rows, void* const* out);
+  void spoil(int row);
   void keep(int row);
   void pool(int row);
   void remove(int row);

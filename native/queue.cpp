@@ -1,7 +1,7 @@
 #include "queue.h"
 
 #include <algorithm>
-#include <iterator>
+#include <utility>
 
 namespace lstmserve {
 
@@ -41,13 +41,13 @@ std::optional<Job> Queue::take(int live, const std::function<Fit(const Job&)>& f
   return job;
 }
 
-std::vector<Job> Queue::remove(const Task& task) {
+std::optional<Job> Queue::remove(const Task& task) {
   const std::lock_guard lock(mutex_);
-  const auto removed =
-      std::stable_partition(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.task.get() != &task; });
-  std::vector<Job> result(std::make_move_iterator(removed), std::make_move_iterator(jobs_.end()));
-  jobs_.erase(removed, jobs_.end());
-  return result;
+  const auto found = std::find_if(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.task.get() == &task; });
+  if (found == jobs_.end()) return std::nullopt;
+  Job job = std::move(*found);
+  jobs_.erase(found);
+  return job;
 }
 
 bool Queue::wait() {

@@ -8,7 +8,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <vector>
 
 #include "task.h"
 
@@ -27,8 +26,9 @@ class Queue {
   // that is its own, or else the first that it can take. It counts as live until `leave`.
   std::optional<Job> take(int live, const std::function<Fit(const Job&)>& fit);
   void leave(int jobs) { live_ -= jobs; }
-  // The task's jobs that wait, which do so no longer.
-  std::vector<Job> remove(const Task& task);
+  // A job of the task that waits, which does so no longer. Takes no memory.
+  std::optional<Job> remove(const Task& task);
+  int live() const { return live_; }
   // How often jobs were pushed, told without the lock: a thread that found none to take need not look again until this
   // changes, or it frees a lane.
   unsigned pushes() const { return pushes_.load(std::memory_order_relaxed); }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -11,7 +12,15 @@
 
 namespace lstmserve {
 
-enum class Ending { none, done, cancelled, overdue, not_finite, no_memory };
+enum class Ending { none, done, cancelled, overdue, not_finite, no_memory, lost };
+
+// How a sequence ended; `logits` where it is done. `started`: seconds of the monotonic clock.
+struct Result {
+  std::uint64_t ticket;
+  Ending ending;
+  double started;
+  std::vector<float> logits;
+};
 
 struct Task {
   std::uint64_t ticket;
@@ -24,6 +33,7 @@ struct Task {
   std::atomic<int> pending{0};  // directions of this layer that have not come to their end
   Buffer below, outputs;        // states of all tokens [tokens][both directions]: of the layer below, and of this one
   std::vector<float> features;  // [feature_size]
+  std::list<Result> result;     // its one result, made beforehand: to report it takes no memory
 
   int length() const { return static_cast<int>(tokens.size()); }
   bool last_layer() const { return layer + 1 == model->shape.num_layers; }

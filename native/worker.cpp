@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "clock.h"
+#include "fault.h"
 #include "priority.h"
 
 #if defined(__SSE__)
@@ -30,16 +31,32 @@ void flush_denormals() {
 
 }  // namespace
 
-Worker::Worker(Queue& queue, Count& count, int number, int threads, int lanes, std::function<void(const Job&)> ended)
-    : queue_(queue), count_(count), number_(number), threads_(threads), lanes_(lanes), ended_(std::move(ended)) {}
+Worker::Worker(Queue& queue, int number, int threads, int lanes, std::function<void(const Job&)> ended)
+    : queue_(queue), number_(number), threads_(threads), lanes_(lanes), ended_(std::move(ended)) {
+  between_.reserve(lanes + 1);
+}
 
-void Worker::run() {
+void Worker::run() noexcept {
   leave_signals();
   give_way();
   flush_denormals();
+  while (!queue_.closed()) try {
+      serve();
+    } catch (...) {
+      count_.fail();
+      lose();
+    }
+}
+
+void Worker::serve() {
   while (!queue_.closed()) {
+    count_.turn();
+    if (!live()) {
+      count_.busy(false);
+      if (!queue_.wait()) return;
+      count_.busy(true);
+    }
     fill();
-    if (!live() && !queue_.wait()) return;
     for (std::size_t n = 0; n < groups_.size(); ++n) quantum(*groups_[n]);
     // models that have gone take their groups with them
     groups_.erase(std::remove_if(groups_.begin(), groups_.end(), [](const auto& lanes) { return lanes->orphaned(); }),
@@ -47,15 +64,28 @@ void Worker::run() {
   }
 }
 
+// Takes no memory and throws nothing.
+void Worker::lose() {
+  const auto lost = [&](const Job& job) {
+    job.task->end(Ending::lost);
+    queue_.leave(1);
+    ended_(job);
+  };
+  for (const Job& job : between_) lost(job);
+  between_.clear();
+  for (const auto& lanes : groups_)
+    while (lanes->rows()) lost(lanes->take());
+  groups_.clear();
+}
+
 void Worker::quantum(Lanes& lanes) {
-  std::vector<Job> jobs;
-  lanes.drop(now(), jobs);
-  leave(jobs);
+  lanes.drop(now(), between_);
+  leave();
   for (int n = 0; n < kQuantum && lanes.rows() && !queue_.closed(); ++n) {
     count_.step(lanes.rows());  // before anybody hears of what ends in it
-    lanes.step(jobs);
-    const bool freed = !jobs.empty();
-    leave(jobs);
+    lanes.step(between_);
+    const bool freed = !between_.empty();
+    leave();
     if (freed || queue_.pushes() != seen_) fill();
   }
 }
@@ -63,14 +93,17 @@ void Worker::quantum(Lanes& lanes) {
 // Takes waiting jobs into free lanes.
 void Worker::fill() {
   seen_ = queue_.pushes();
-  while (const std::optional<Job> job = queue_.take(live(), [&](const Job& each) { return fit(each); })) {
-    Task& task = *job->task;
+  while (std::optional<Job> job = queue_.take(live(), [&](const Job& each) { return fit(each); })) {
+    count_.turn();
+    between_.push_back(std::move(*job));
+    Task& task = *between_.back().task;
     const double time = now();
     task.begin(time);
     if (task.deadline <= time) task.end(Ending::overdue);
-    if (task.running() && place(*job)) continue;
-    queue_.leave(1);
-    ended_(*job);
+    if (task.running() && place(between_.back()))
+      between_.pop_back();
+    else
+      leave();
   }
 }
 
@@ -86,6 +119,7 @@ Queue::Fit Worker::fit(const Job& job) const {
 
 bool Worker::place(const Job& job) {
   try {
+    meet(Point::place, job.task->tokens.data(), job.task->length());
     auto found = std::find_if(groups_.begin(), groups_.end(), [&](const auto& lanes) { return lanes->serves(job); });
     if (found == groups_.end()) {
       groups_.push_back(std::make_unique<Lanes>(job.task->model, job.task->layer, job.direction, lanes_));
@@ -99,11 +133,14 @@ bool Worker::place(const Job& job) {
   }
 }
 
-// Of jobs that have left their lanes.
-void Worker::leave(std::vector<Job>& jobs) {
-  queue_.leave(static_cast<int>(jobs.size()));
-  for (const Job& job : jobs) ended_(job);
-  jobs.clear();
+// Of jobs that have left their lanes, or get none.
+void Worker::leave() {
+  while (!between_.empty()) {
+    const Job job = std::move(between_.back());
+    between_.pop_back();
+    queue_.leave(1);
+    ended_(job);
+  }
 }
 
 int Worker::live() const {

@@ -30,6 +30,13 @@ class Work(NamedTuple):
     lane_steps: int
 
 
+class Pulse(NamedTuple):
+    """Of one thread: `beats` grows with every bounded piece of its work, and it is `busy` while it holds any."""
+
+    beats: int
+    busy: bool
+
+
 class Engine(Protocol):
     """Computes sequences on threads of its own; this side of it is used from one thread, but for two methods.
 
@@ -37,7 +44,8 @@ class Engine(Protocol):
     any thread, also during a load. `close` may be called from another thread too, as it waits; from then on only `work`
     may be asked for.
 
-    Every started sequence comes back from `collect` exactly once, unless it was cancelled: then never.
+    Every started sequence comes back from `collect` exactly once, unless it was cancelled: then never. A thread that
+    fails is replaced; what it held comes back with EngineLost.
     """
 
     name: str
@@ -79,8 +87,12 @@ class Engine(Protocol):
         """
 
     @property
-    def healthy(self) -> bool:
-        """Whether every thread is alive."""
+    def pulses(self) -> list[Pulse]:
+        """Of every thread, told without blocking."""
+
+    @property
+    def failures(self) -> int:
+        """Threads that have failed and were replaced since the start."""
 
     def close(self) -> bool:
         """Ends the threads after the step or batch that each is in, within a bounded time. False: one is stuck."""

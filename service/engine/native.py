@@ -7,9 +7,9 @@ from weakref import ref
 import service.engine._core as _core  # not `from`: what is missing then is this module
 from models.artifact import Artifact
 from models.config import ModelConfig
-from service.engine import Work
+from service.engine import Pulse, Work
 from service.engine.bell import Bell
-from service.errors import BackendError, DeadlineExceeded, EngineFailed
+from service.errors import BackendError, DeadlineExceeded, EngineFailed, EngineLost
 from service.sequence import Outcome, Sequence
 
 DONE = int(_core.Ending.DONE)
@@ -17,6 +17,7 @@ ERRORS: dict[int, Callable[[], Exception]] = {
     int(_core.Ending.OVERDUE): DeadlineExceeded,
     int(_core.Ending.NOT_FINITE): lambda: EngineFailed("the model's logits are not finite"),
     int(_core.Ending.NO_MEMORY): lambda: EngineFailed("there is not enough memory for the sequence"),
+    int(_core.Ending.LOST): EngineLost,
 }
 """What becomes of a sequence without logits, but for one that was cancelled: of that nothing is heard."""
 
@@ -38,7 +39,6 @@ class NativeEngine:
 
     name = "native"
     device = "cpu"
-    healthy = True  # a C++ thread ends with the process or by `close`
 
     def __init__(self, *, threads: int, lanes: int, precision: str, table_mb: int) -> None:
         fastest = {kind: path for path, kind in reversed(_core.paths())}
@@ -67,6 +67,14 @@ class NativeEngine:
     @property
     def work(self) -> Work:
         return Work(*self._core.work())
+
+    @property
+    def pulses(self) -> list[Pulse]:
+        return [Pulse(*pulse) for pulse in self._core.pulses()]
+
+    @property
+    def failures(self) -> int:
+        return self._core.failures()
 
     def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> _core.Model:
         assert replaces is None or isinstance(replaces, _core.Model)
@@ -114,9 +122,9 @@ class NativeEngine:
         return outcomes
 
     def close(self) -> bool:
-        self._core.close()
+        ended = self._core.close()
         self._bell.close()
-        return True
+        return ended
 
 
 def sizes_of(config: ModelConfig) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The torch engine: packed sequences through ``nn.LSTM/GRU/RNN``, on CPU or GPU; any configuration."""
 
+import logging
 import math
 import threading
 import time
@@ -11,17 +12,35 @@ import torch
 
 from models.artifact import Artifact
 from models.network import SequenceClassifier
-from service.engine import Work
+from service.engine import Pulse, Work
 from service.engine.bell import Bell
-from service.errors import BackendError, DeadlineExceeded, EngineFailed
+from service.errors import BackendError, DeadlineExceeded, EngineFailed, EngineLost
 from service.sequence import Outcome, Sequence
+
+log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 10.0
 """More than any batch takes."""
 
+PAUSE_SECONDS = 0.01
+"""Between a thread's failure and its new beginning: a cause that stays must not take a whole core."""
+
 
 def cuda_available() -> bool:
     return torch.cuda.is_available()
+
+
+class _Hand:
+    """What one thread holds of the queue, until it has ended; guarded as the queue is, but for its pulse."""
+
+    def __init__(self) -> None:
+        self.batch: list[Sequence] = []
+        self.batches = 0
+        """Batches that it has ended."""
+
+    @property
+    def pulse(self) -> Pulse:
+        return Pulse(self.batches, bool(self.batch))
 
 
 class PackedEngine:
@@ -48,10 +67,12 @@ class PackedEngine:
         self._ended: list[Outcome] = []
         self._closing = False
         self._work = Work(0, 0)
+        self._failures = 0
+        self._hands = [_Hand() for _ in range(threads)]
         self._threads: list[threading.Thread] = []
         try:
-            for _ in range(threads):
-                thread = threading.Thread(target=self._run, name="engine", daemon=True)
+            for hand in self._hands:
+                thread = threading.Thread(target=self._run, args=(hand,), name="engine", daemon=True)
                 thread.start()
                 self._threads.append(thread)
         except RuntimeError as error:  # no more threads: those that run must end
@@ -63,6 +84,14 @@ class PackedEngine:
     @property
     def work(self) -> Work:
         return self._work
+
+    @property
+    def pulses(self) -> list[Pulse]:
+        return [hand.pulse for hand in self._hands]
+
+    @property
+    def failures(self) -> int:
+        return self._failures
 
     def load(self, artifact: Artifact, precision: str, replaces: Hashable | None = None) -> SequenceClassifier:
         """The version's network on the device, read-only, shared by all threads."""
@@ -88,16 +117,14 @@ class PackedEngine:
 
     def collect(self) -> list[Outcome]:
         self._bell.silence()
+        if not all(thread.is_alive() for thread in self._threads):
+            raise RuntimeError("an engine thread has ended, and what it held with it")
         with self._changed:
             ended, self._ended = self._ended, []
             outcomes = [outcome for outcome in ended if outcome.sequence in self._wanted]
             self._wanted.difference_update([outcome.sequence for outcome in outcomes])
         self._taken -= len(ended)
         return outcomes
-
-    @property
-    def healthy(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads)
 
     def close(self) -> bool:
         with self._changed:
@@ -111,12 +138,28 @@ class PackedEngine:
             self._bell.close()
         return not stuck
 
-    def _run(self) -> None:
-        while batch := self._take():
+    def _run(self, hand: _Hand) -> None:
+        failed = False
+        while not self._closing:
+            try:
+                if failed:
+                    self._lose(hand)
+                    failed = False
+                self._serve(hand)
+            except BaseException:  # whatever it is, the thread begins anew
+                log.exception("an engine thread failed: what it held ends with an error, and it begins anew")
+                failed = True
+                with self._changed:
+                    self._failures += 1
+                time.sleep(PAUSE_SECONDS)
+
+    def _serve(self, hand: _Hand) -> None:
+        """Runs batches until it closes."""
+        while self._take(hand):
             now = time.monotonic()
             due, outcomes = [], []
             with self._changed:
-                for sequence in batch:
+                for sequence in hand.batch:
                     sequence.started = now
                     if sequence in self._wanted and sequence.deadline > now:
                         due.append(sequence)
@@ -125,29 +168,42 @@ class PackedEngine:
             outcomes += _compute(due)
             lengths = [len(sequence.token_ids) for sequence in due]
             with self._changed:
-                self._ended += outcomes
+                self._end(hand, outcomes)
                 self._work = Work(self._work.steps + max(lengths, default=0), self._work.lane_steps + sum(lengths))
             self._bell.ring()
 
-    def _take(self) -> list[Sequence]:
-        """Waits for the oldest sequences of one version, of at most `budget` tokens together.
+    def _take(self, hand: _Hand) -> bool:
+        """Waits for the oldest sequences of one version, of at most `budget` tokens together, and holds them.
 
-        At least one, and no more than this thread's share, for the others are idle or soon will be. Empty: it closes.
+        At least one, and no more than this thread's share, for the others are idle or soon will be. False: it closes.
         """
         with self._changed:
             while not (self._queue or self._closing):
                 self._changed.wait()
             if self._closing:
-                return []
+                return False
             share = math.ceil(len(self._queue) / self.threads)
-            batch = [self._queue.popleft()]
-            tokens = len(batch[0].token_ids)
-            while self._queue and len(batch) < share and self._queue[0].weights is batch[0].weights:
-                tokens += len(self._queue[0].token_ids)
-                if tokens > self._budget:
+            tokens = 0
+            while self._queue and len(hand.batch) < share:
+                first = self._queue[0]
+                tokens += len(first.token_ids)
+                if hand.batch and (tokens > self._budget or first.weights is not hand.batch[0].weights):
                     break
-                batch.append(self._queue.popleft())
-            return batch
+                hand.batch.append(first)
+                self._queue.popleft()
+            return True
+
+    def _end(self, hand: _Hand, outcomes: list[Outcome]) -> None:
+        """All that the thread holds has come to its end."""
+        self._ended += outcomes
+        hand.batch.clear()
+        hand.batches += 1
+
+    def _lose(self, hand: _Hand) -> None:
+        """Ends what the thread held when it failed; what had ended then may not have been rung for."""
+        with self._changed:
+            self._end(hand, [Outcome(sequence, EngineLost()) for sequence in hand.batch])
+        self._bell.ring()
 
 
 def _prepare() -> None:
