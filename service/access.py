@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.dialects import refusal
-from service.logs import request_id
+from service.logs import request_id, request_id_of
 from service.metrics import Metrics
 
 if TYPE_CHECKING:  # an extra
@@ -47,8 +45,7 @@ class Access:
         began = time.monotonic()
         if self._traces:
             scope["phases"] = []
-        sent = Headers(scope=scope).get("x-request-id", "")
-        identity = sent if re.fullmatch(r"[\w.:/+=-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex
+        identity = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         token = request_id.set(identity)
         status = 0
 
@@ -88,6 +85,7 @@ class Access:
                 "request",
                 extra={
                     "client": scope["client"][0] if scope.get("client") else None,
+                    "key": key.name if (key := scope.get("key")) else None,
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,

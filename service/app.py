@@ -12,17 +12,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.access import Access
+from service.authorization import Authorization
 from service.batcher import Batcher
 from service.dialects import refusal
 from service.engine import Engine
 from service.errors import BackendError, ServiceError
+from service.health import Health
 from service.judgements import Judgements
+from service.keys import Keys
 from service.loader import Loader
 from service.logs import request_id
 from service.metrics import Metrics
 from service.openapi import complete
 from service.repository import Repository
-from service.routes import admin, classify, docs, health, models, page, predict, tei, v2
+from service.routes import admin, classify, docs, models, page, predict, probes, tei, v2
 from service.routes.call import Serving
 from service.schemas.admin import IndexRequest, LoadRequest
 from service.schemas.classify import classify_request
@@ -39,36 +42,44 @@ if TYPE_CHECKING:  # an extra
     from service.tracing import Traces
 
 
-UNDOCUMENTED = [("GET", "/", ["200"]), ("GET", "/docs", ["200"]), ("GET", "none", ["404"]), ("POST", "none", ["404"])]
+REFUSED = ["401", "403", "404", "429"]
+UNDOCUMENTED = [("GET", "/", ["200"]), ("GET", "/docs", ["200"]), ("GET", "none", REFUSED), ("POST", "none", REFUSED)]
 """Method, route and status of what is asked, though the OpenAPI document does not have it."""
 
 
 def create_app(settings: Settings, repository: Repository, engine: Engine) -> FastAPI:
     """The service over the models of `repository`, computed by `engine`, which it closes at its end.
 
-    Its lifespan fills an empty repository from the store, or raises ArtifactError. ``app.state.draining`` set to True
-    makes it not ready; it goes on answering.
+    Raises SettingsError for a keys file that cannot be read. Its lifespan fills an empty repository from the store, or
+    raises ArtifactError. Its state has the `health`, the `metrics` and the `batcher`, for the server around it.
     """
+    api_keys, admin_keys = (Keys(path) if path else None for path in (settings.api_keys_file, settings.admin_keys_file))
     traces = _traces(settings)
     metrics = Metrics()
-    batcher = Batcher(engine, metrics, queue_tokens=settings.queue_tokens)
+    metrics.watch_keys(lambda: sum(keys.broken for keys in (api_keys, admin_keys) if keys))
+    batcher = Batcher(engine, metrics, queue_tokens=settings.queue_tokens, queue_requests=settings.queue_requests)
     judgements = Judgements(repository)
     metrics.registry.register(judgements)
-    loader = Loader(Store(settings.store), repository, Verifier(engine, batcher), metrics, settings.pinned)
+    verifier = Verifier(engine, batcher)
+    health = Health(engine, batcher, repository, verifier, settings.stuck_seconds)
+    loader = Loader(Store(settings.store), repository, verifier, metrics, settings.pinned)
     share = max(1, settings.lanes * engine.threads // 2)
     serving = Serving(settings, repository, batcher, metrics, judgements, asyncio.Lock(), share)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tasks: list[asyncio.Task[None]] = []
         batcher.start()
         try:
+            tasks.append(asyncio.create_task(health.watch()))
             if not list(repository):
                 await loader.open()
-            watching = asyncio.ensure_future(watch(loader)) if settings.watch else None
+            if settings.watch:
+                tasks.append(asyncio.create_task(watch(loader)))
             yield
-            if watching:
-                watching.cancel()
         finally:
+            for task in tasks:
+                task.cancel()
             await batcher.close()
             if traces:
                 await asyncio.to_thread(traces.close)
@@ -83,32 +94,28 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the framework's own
     )
-    app.state.draining = False
-
-    def live() -> bool:
-        return batcher.healthy
-
-    def ready() -> bool:
-        return live() and not app.state.draining and repository.default in repository
-
-    metrics.watch_ready(ready)
+    app.state.health, app.state.metrics, app.state.batcher = health, metrics, batcher
+    metrics.watch_ready(lambda: not health.not_ready)
     predicted = predict_request(settings.max_sequences, settings.max_tokens)
     classified = classify_request(settings.max_sequences)
     tei_predicted = tei_predict_request(settings.max_sequences)
     app.include_router(predict.router(serving, predicted))
     app.include_router(classify.router(serving, classified))
-    app.include_router(v2.router(serving, live, ready))
-    app.include_router(tei.router(serving, tei_predicted, ready))
+    app.include_router(v2.router(serving, health))
+    app.include_router(tei.router(serving, tei_predicted, health))
     app.include_router(models.router(serving, loader.store))
     app.include_router(admin.router(serving, loader))
-    app.include_router(health.router(metrics, live, ready))
+    app.include_router(probes.router(metrics, health))
     docs.mount(app)
     app.include_router(page.router())
     app.add_exception_handler(ServiceError, _on_service_error(metrics))
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Authorization, api=api_keys, admin=admin_keys, rate=settings.rate_limit, metrics=metrics)
     app.add_middleware(Access, metrics=metrics, traces=traces)
     bodies = (predicted, classified, tei_predicted, InferRequest, IndexRequest, LoadRequest)
-    paths = complete(app, Problem, *bodies)["paths"]
+    paths = complete(app, Problem, *bodies, keyed=settings.api_keys_file is not None, limited=settings.rate_limit > 0)[
+        "paths"
+    ]
     metrics.declare(
         [
             *UNDOCUMENTED,

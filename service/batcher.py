@@ -14,6 +14,9 @@ from service.sequence import Outcome, Sequence
 
 log = logging.getLogger(__name__)
 
+BYTES_A_TOKEN = 8
+"""Of a body, at the most: a token id takes 8 in binary, some 6 in JSON, a text some 5 for each of its tokens."""
+
 
 class Answer(NamedTuple):
     """Logits ``[sequences][num_logits]`` and where the time went, in seconds."""
@@ -43,32 +46,43 @@ class _Request:
 class Batcher:
     """Runs the sequences of all requests together on the engine."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, *, queue_tokens: int) -> None:
-        self._engine = engine
-        self._scheduler = Scheduler(queue_tokens)
+    def __init__(self, engine: Engine, metrics: Metrics, *, queue_tokens: int, queue_requests: int) -> None:
+        self._engine, self._metrics = engine, metrics
+        self._scheduler = Scheduler(queue_tokens, queue_requests)
         self._requests: dict[Sequence, _Request] = {}
         """Of every sequence that waits in the scheduler or is held by the engine."""
-        self._running = False
+        self.running = False
+        """The engine can be used."""
+        self.broken = asyncio.Event()
+        """It was, and never can be again."""
         self._noted = 0.0
         """Until when the engine's work is noted in the drain rate."""
-        metrics.watch_queue(lambda: self._scheduler.sequences, lambda: self._scheduler.tokens, self._oldest)
-        metrics.watch_work(lambda: engine.work)
+        queue = self._scheduler
+        metrics.watch_queue(lambda: queue.requests, lambda: queue.sequences, lambda: queue.tokens, self._oldest)
+        metrics.watch_engine(lambda: engine.work, lambda: engine.failures)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._engine.fileno(), self._collect)
-        self._running = True
+        self.running = True
 
     async def close(self) -> None:
         """Closes the engine; whoever still waits gets NotReady."""
-        self._stop(NotReady, "the service stops: send the request elsewhere")
+        self._stop("the service stops: send the request elsewhere")
         if not await asyncio.to_thread(self._engine.close):
             log.error("an engine thread is left in a step that does not end")
 
-    @property
-    def healthy(self) -> bool:
-        """Whether it runs and every engine thread is alive."""
-        return self._running and self._engine.healthy
+    def break_off(self, reason: str) -> None:
+        """The engine cannot be used any more: whoever waits gets NotReady, and the process should end."""
+        if self.running:
+            log.critical("the engine is broken: the service is neither ready nor live", extra={"reason": reason})
+            self._stop("the engine is broken, the log has the cause: send the request elsewhere")
+            self.broken.set()
+
+    def check_room(self, body_bytes: int) -> None:
+        """Raises Overloaded where something waits, and a request of so long a body would hardly fit beside it."""
+        if self._scheduler.requests:
+            self._scheduler.check_room(body_bytes // BYTES_A_TOKEN)
 
     async def run(
         self,
@@ -85,8 +99,11 @@ class Batcher:
         of any of the sequences. A caller that is cancelled frees what it holds. What is not `bounded`, the service's
         own work, is queued even where the queue is full.
         """
-        if not self.healthy:
-            raise NotReady("the engine does not run, or a thread of it has ended: send requests elsewhere")
+        if not self.running:
+            raise NotReady("the engine does not run: send requests elsewhere")
+        if seconds <= 0:
+            self._metrics.dropped("deadline", len(token_ids))
+            raise DeadlineExceeded
         arrived = time.monotonic()
         deadline = arrived + seconds
         sequences = [Sequence(tokens, weights, deadline, arrived, urgent) for tokens in token_ids]
@@ -100,6 +117,10 @@ class Batcher:
             await request.future
         except EngineFailed:
             log.exception("a sequence could not be computed")  # here, where the request's id is known
+            raise
+        except (DeadlineExceeded, asyncio.CancelledError) as error:
+            reason = "deadline" if isinstance(error, DeadlineExceeded) else "left"
+            self._metrics.dropped(reason, len(sequences) - len(request.logits))
             raise
         finally:
             timer.cancel()
@@ -132,9 +153,9 @@ class Batcher:
         """The engine has rung."""
         try:
             outcomes = self._engine.collect()
-        except Exception:
-            log.critical("the engine has failed: the service is neither ready nor live", exc_info=True)
-            self._stop(EngineFailed, "the engine has failed, the log has the cause: send the request elsewhere")
+        except Exception as error:
+            log.exception("the engine has failed")
+            self.break_off(type(error).__name__)
             return
         if self._held:
             now = time.monotonic()
@@ -165,16 +186,16 @@ class Batcher:
                 continue
             if sequence.waiting:
                 self._scheduler.abandon(sequence)
-            elif self._running:
+            elif self.running:
                 self._engine.cancel(sequence)
 
-    def _stop(self, error: type[ServiceError], detail: str) -> None:
-        """Everyone who waits ends with that error; the engine is not used any more."""
-        if self._running:
+    def _stop(self, detail: str) -> None:
+        """Everyone who waits gets NotReady; the engine is not used any more."""
+        if self.running:
             self._loop.remove_reader(self._engine.fileno())
-        self._running = False
+        self.running = False
         for request in set(self._requests.values()):
-            request.fail(error(detail))
+            request.fail(NotReady(detail))
 
 
 def _translate(error: Exception) -> ServiceError:

@@ -84,12 +84,19 @@ def score(words: Sequence[str], prog: str) -> int:
     return main(words, prog)
 
 
+def keys(words: Sequence[str], prog: str) -> int:
+    from service.keyring import main
+
+    return main(words, prog)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str], str], int]]] = {
     "serve": ("answer requests over HTTP", serve),
     "train": ("train a classifier and write a model version", train),
     "evaluate": ("measure a model version on labelled data", evaluate),
     "convert": ("bring in weights trained elsewhere as a model version", convert),
     "score": ("add labels and scores to a file of texts", score),
+    "keys": ("make API keys, list and remove them", keys),
 }
 
 

@@ -10,6 +10,8 @@ from service.errors import FieldError
 
 TEI = {
     400: (400, "Validation"),
+    401: (401, "Validation"),
+    403: (403, "Validation"),
     404: (404, "Validation"),
     405: (405, "Validation"),
     408: (408, "Validation"),

@@ -9,14 +9,17 @@ ServiceError
 ├── BodyTooLarge          413
 ├── UnsupportedMediaType  415
 ├── InvalidContent        422
+├── RateLimited           429, Retry-After
 ├── Overloaded            429, Retry-After
 ├── EngineFailed          500
+├── EngineLost            503, Retry-After
 ├── NotReady              503
 └── DeadlineExceeded      504
 
 BackendError is apart: no request's error, but the reason why no engine can serve any.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import ClassVar, NamedTuple
@@ -56,8 +59,10 @@ class NotJSON(ServiceError):
 class Unauthorized(ServiceError):
     status = HTTPStatus.UNAUTHORIZED
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+    def __init__(self, detail: str, error: str = "") -> None:
+        """`error`: of RFC 6750, section 3.1, where a key was sent."""
+        challenge = 'Bearer realm="lstm-serve"' + (f', error="{error}"' if error else "")
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
 
 
 class Forbidden(ServiceError):
@@ -96,6 +101,17 @@ class InvalidContent(ServiceError):
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
+class RateLimited(ServiceError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, limit: float, wait: float) -> None:
+        """`wait`: seconds until the next one is admitted."""
+        super().__init__(
+            f"more than {limit:g} requests a second (LSTMSERVE_RATE_LIMIT); come back after Retry-After seconds",
+            headers={"Retry-After": str(max(1, math.ceil(wait)))},
+        )
+
+
 class Overloaded(ServiceError):
     status = HTTPStatus.TOO_MANY_REQUESTS
 
@@ -105,6 +121,16 @@ class Overloaded(ServiceError):
 
 class EngineFailed(ServiceError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class EngineLost(ServiceError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the engine thread that computed a sequence of this request failed, and was replaced: send it again",
+            headers={"Retry-After": "1"},
+        )
 
 
 class NotReady(ServiceError):

@@ -14,6 +14,12 @@ LOAD_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 OUTCOMES = ("loaded", "failed")
 """What becomes of a load."""
 
+DROPPED = ("deadline", "left")
+"""Why a sequence is not computed, or not to its end: its deadline passed, its caller left."""
+
+CLOSED = ("idle", "malformed", "head_slow", "head_large", "busy", "crowded_out", "not_reading")
+"""Why a connection is closed by the service: see service.protocol."""
+
 
 class Registry(CollectorRegistry):
     """Without the ``_created`` series; the library itself can leave them out of a whole process only."""
@@ -65,6 +71,17 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._dropped = Counter(
+            "lstmserve_sequences_dropped",
+            "Sequences that were asked for and not answered, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in DROPPED:
+            self._dropped.labels(reason)
+        self._waiting_requests = Gauge(
+            "lstmserve_queue_requests", "Requests of which a sequence waits for a lane.", registry=registry
+        )
         self._waiting = Gauge("lstmserve_queue_sequences", "Sequences that wait for a lane.", registry=registry)
         self._waiting_tokens = Gauge("lstmserve_queue_tokens", "Tokens of the sequences that wait.", registry=registry)
         self._oldest = Gauge(
@@ -85,6 +102,21 @@ class Metrics:
             buckets=LOAD_SECONDS,
             registry=registry,
         )
+
+        self._keys_refused = Gauge(
+            "lstmserve_keys_files_refused",
+            "Keys files that have changed and cannot be read; their keys before stay in force.",
+            registry=registry,
+        )
+        self._connections = Gauge("lstmserve_connections", "Open connections.", registry=registry)
+        self._closed = Counter(
+            "lstmserve_connections_closed",
+            "Connections that the service has closed on their clients, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in CLOSED:
+            self._closed.labels(reason)
 
     def declare(self, routes: Iterable[tuple[str, str, Iterable[str]]], reasons: Iterable[str]) -> None:
         """Makes the series of every route (method, path, statuses), and of every reason why a request may fail."""
@@ -107,7 +139,14 @@ class Metrics:
         for each in OUTCOMES:
             self._loads.labels(model, each).inc(each == outcome)
 
-    def watch_queue(self, sequences: Callable[[], int], tokens: Callable[[], int], oldest: Callable[[], float]) -> None:
+    def watch_queue(
+        self,
+        requests: Callable[[], int],
+        sequences: Callable[[], int],
+        tokens: Callable[[], int],
+        oldest: Callable[[], float],
+    ) -> None:
+        self._waiting_requests.set_function(requests)
         self._waiting.set_function(sequences)
         self._waiting_tokens.set_function(tokens)
         self._oldest.set_function(oldest)
@@ -118,9 +157,25 @@ class Metrics:
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._ready.set_function(ready)
 
-    def watch_work(self, work: Callable[[], tuple[int, int]]) -> None:
-        """`work` gives the steps that the engine has taken, and the lanes that were live in them, summed."""
-        self.registry.register(_Work(work))
+    def watch_engine(self, work: Callable[[], tuple[int, int]], failures: Callable[[], int]) -> None:
+        """`work`: the steps that the engine has taken, and the lanes that were live in them, summed; `failures`: of
+        its threads.
+        """
+        self.registry.register(_Engine(work, failures))
+
+    def dropped(self, reason: str, sequences: int) -> None:
+        """Notes sequences that were admitted, or came too late for it, and have no answer."""
+        self._dropped.labels(reason).inc(sequences)
+
+    def watch_keys(self, refused: Callable[[], int]) -> None:
+        self._keys_refused.set_function(refused)
+
+    def watch_connections(self, number: Callable[[], int]) -> None:
+        self._connections.set_function(number)
+
+    def closed(self, reason: str) -> None:
+        """Notes a connection that was closed on its client, for one of `CLOSED`."""
+        self._closed.labels(reason).inc()
 
     def answered(self, queue: float, compute: float, lengths: list[int]) -> None:
         """Notes a request's answer: seconds queued and computed, tokens of each of its sequences."""
@@ -146,13 +201,16 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Work(Collector):
+class _Engine(Collector):
     """The engine's own counts, read when they are asked for."""
 
-    def __init__(self, work: Callable[[], tuple[int, int]]) -> None:
-        self._work = work
+    def __init__(self, work: Callable[[], tuple[int, int]], failures: Callable[[], int]) -> None:
+        self._work, self._failures = work, failures
 
     def collect(self) -> Iterator[Metric]:
         steps, lane_steps = self._work()
         yield CounterMetricFamily("lstmserve_steps", "Steps that the engine's threads have taken.", steps)
         yield CounterMetricFamily("lstmserve_lane_steps", "Lanes that were live in these steps, summed.", lane_steps)
+        yield CounterMetricFamily(
+            "lstmserve_engine_failures", "Engine threads that failed and were replaced.", self._failures()
+        )

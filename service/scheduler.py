@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 from typing import NamedTuple
 
 from service.errors import Overloaded
-from service.sequence import Sequence
+from service.sequence import Sequence, Waiting
 
 HEAD_START = 1.0
 """Seconds by which an urgent sequence goes ahead of others; what has waited longer still goes first."""
@@ -24,15 +24,17 @@ class Taken(NamedTuple):
 
 
 class Scheduler:
-    """A queue bounded in tokens, shortest first among those that came together.
+    """A queue bounded in tokens and in requests, shortest first among those that came together.
 
     A sequence ranks as if it had arrived when its own tokens and those before it in its request would have been done
     at the measured pace: a short one overtakes a long one or the rest of a large request, but nothing that has waited
     for longer than that takes.
     """
 
-    def __init__(self, max_tokens: int) -> None:
-        self.max_tokens = max_tokens
+    def __init__(self, max_tokens: int, max_requests: int) -> None:
+        self.max_tokens, self.max_requests = max_tokens, max_requests
+        self.requests = 0
+        """That have sequences which wait."""
         self.sequences = 0
         self.tokens = 0
         self._queue: list[tuple[float, int, Sequence]] = []
@@ -50,17 +52,30 @@ class Scheduler:
             tokens += len(sequence.token_ids)
             rank = sequence.arrived - HEAD_START * sequence.urgent + tokens * self._pace
             entries.append((rank, next(self._order), sequence))
-        if bounded and self.tokens + tokens > self.max_tokens:
+        if bounded:
+            self.check_room(tokens)
+        together = Waiting(len(entries))
+        for entry in entries:
+            entry[2].waiting = together
+            heapq.heappush(self._queue, entry)
+        self.requests += 1
+        self.sequences += len(entries)
+        self.tokens += tokens
+
+    def check_room(self, tokens: int) -> None:
+        """Raises Overloaded where one more request of so many tokens does not fit beside what waits."""
+        if self.tokens + tokens > self.max_tokens:
             raise Overloaded(
                 f"{self.tokens} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "
                 "(LSTMSERVE_QUEUE_TOKENS); come back after Retry-After seconds",
                 self.retry_after(),
             )
-        for entry in entries:
-            entry[2].waiting = True
-            heapq.heappush(self._queue, entry)
-        self.sequences += len(entries)
-        self.tokens += tokens
+        if self.requests >= self.max_requests:
+            raise Overloaded(
+                f"{self.requests} requests are waiting, which is the limit (LSTMSERVE_QUEUE_REQUESTS); come back after "
+                "Retry-After seconds",
+                self.retry_after(),
+            )
 
     def take(self, room: int, now: float) -> Taken:
         """Up to `room` waiting sequences to start."""
@@ -95,6 +110,9 @@ class Scheduler:
         return max(1, min(60, math.ceil(self.tokens * self._pace)))
 
     def _leave(self, sequence: Sequence) -> None:
-        sequence.waiting = False
+        assert sequence.waiting
+        sequence.waiting.sequences -= 1
+        self.requests -= not sequence.waiting.sequences
+        sequence.waiting = None
         self.sequences -= 1
         self.tokens -= len(sequence.token_ids)

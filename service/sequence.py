@@ -6,6 +6,13 @@ from typing import NamedTuple
 
 
 @dataclass(slots=True, eq=False)
+class Waiting:
+    """How many sequences of one request stand in the scheduler's queue."""
+
+    sequences: int
+
+
+@dataclass(slots=True, eq=False)
 class Sequence:
     """A sequence and when it came, began and must be done; times are seconds of the monotonic clock."""
 
@@ -17,8 +24,8 @@ class Sequence:
     urgent: bool = False
     started: float = 0.0
     """When the engine began to work on it; known when its outcome is."""
-    waiting: bool = False
-    """It stands in the scheduler's queue."""
+    waiting: Waiting | None = None
+    """It stands in the scheduler's queue, with others of its request."""
 
 
 class Outcome(NamedTuple):

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn, Self, get_args, get_origin
@@ -34,9 +35,21 @@ class Settings(BaseModel):
     keep_served: int = Field(
         0, ge=0, le=10_000, description="answered token sequences kept of each model, to try a new version on"
     )
-    admin_key_file: Path | None = Field(
-        None, description="file with the key that loads and unloads models (Authorization: Bearer); none: refused"
+    api_keys_file: Path | None = Field(
+        None,
+        description="file of the keys that may ask (Authorization: Bearer), read anew when it changes; none: all may",
     )
+    admin_keys_file: Path | None = Field(
+        None, description="file of the keys that may load and unload models; none: nobody may"
+    )
+    allow_anonymous: bool = Field(
+        False, description="serve without keys on an address that others reach too, as behind a proxy that knows them"
+    )
+    rate_limit: float = Field(
+        0, ge=0, le=1e6, description="requests a second of each key, or address where there are no keys; 0: no limit"
+    )
+    tls_cert_file: Path | None = Field(None, description="certificate chain (PEM): HTTPS instead of HTTP")
+    tls_key_file: Path | None = Field(None, description="its private key (PEM), without a passphrase")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is a GPU, else cpu")
     engine: Literal["auto", "native", "packed"] = Field(
         "auto", description="auto: packed (torch) on cuda, native on the CPU; packed there too where that is not built"
@@ -58,7 +71,14 @@ class Settings(BaseModel):
     max_sequences: int = Field(256, ge=1, description="most sequences of one request")
     max_text_bytes: int = Field(1 << 17, ge=1, description="most bytes of one text, in UTF-8, before it is tokenised")
     max_body_bytes: int = Field(4 << 20, ge=1, description="most bytes of one request body")
+    max_header_bytes: int = Field(
+        1 << 14, ge=1024, le=1 << 20, description="most bytes of a request before its body: request line and headers"
+    )
+    max_connections: int = Field(
+        4096, ge=8, le=1 << 20, description="open connections; beyond them the one that has been idle longest is closed"
+    )
     queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
+    queue_requests: int = Field(2048, ge=1, description="requests that may wait; one beyond them is refused (429)")
     explain_tokens: int = Field(
         1 << 18,
         ge=0,
@@ -67,11 +87,20 @@ class Settings(BaseModel):
     timeout_ms: int = Field(
         30_000, ge=1, le=86_400_000, description="time to answer a request; a client may ask for less, not more"
     )
+    header_seconds: float = Field(
+        10, gt=0, le=3600, description="time from a request's first byte, or a connection's start, to its headers' end"
+    )
     keep_alive_seconds: int = Field(
         75, ge=1, le=3600, description="time that an idle connection stays open; longer than a proxy before it keeps it"
     )
     drain_seconds: float = Field(1.0, ge=0, le=3600, description="time from SIGTERM (not ready) to the listener's end")
     shutdown_seconds: int = Field(30, ge=0, le=3600, description="time then given to requests in flight")
+    stuck_seconds: float = Field(
+        30,
+        ge=1,
+        le=3600,
+        description="time that an engine thread may take for a step or a batch; beyond it the process ends",
+    )
     traces: Literal["off", "otlp"] = Field(
         "off", description="otlp: send a trace of each request (OpenTelemetry), as the OTEL_* variables say"
     )
@@ -91,6 +120,15 @@ class Settings(BaseModel):
             raise ValueError(
                 f"{variable('queue_tokens')}={self.queue_tokens} is below {variable('explain_tokens')}="
                 f"{self.explain_tokens}: the largest explanation could never be admitted; raise it or lower that"
+            )
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError(
+                f"{variable('tls_cert_file')} and {variable('tls_key_file')} go together: set both, or none"
+            )
+        if not (self.api_keys_file or self.allow_anonymous or is_loopback(self.host)):
+            raise ValueError(
+                f"{variable('host')}={self.host} is reached from elsewhere, and anybody could ask: set "
+                f"{variable('api_keys_file')}, or {variable('allow_anonymous')}=true if that is meant"
             )
         return self
 
@@ -119,6 +157,14 @@ class Settings(BaseModel):
             name = str(first["loc"][0])
             where = flag(name) if name in flags else variable(name)
             raise SettingsError(f"{where}={first['input']!r}: {first['msg']}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def _pairs(pins: str) -> list[list[str]]:

@@ -15,7 +15,7 @@ from models.artifact import Artifact, ArtifactError, GoldenCase, read_artifact
 from models.config import ModelConfig
 from service.batcher import Batcher
 from service.engine import Engine
-from service.errors import DeadlineExceeded, NotReady, ServiceError
+from service.errors import DeadlineExceeded, EngineLost, NotReady, ServiceError
 from service.repository import Model
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Verifier:
                     folder,
                 )
                 del weights
-                wrong = await self._wrong(model)
+                wrong = await self.wrong(model)
             except (RuntimeError, MemoryError) as error:  # for want of memory above all
                 raise ArtifactError(folder, f"cannot be loaded on {self._engine.device}: {error}") from error
             if not wrong:
@@ -110,14 +110,14 @@ class Verifier:
             logits += answer.logits
         return logits
 
-    async def _wrong(self, model: Model) -> str:
+    async def wrong(self, model: Model) -> str:
         """Runs the golden cases, which also warms what the first request would have had to.
 
-        What is wrong with one of them; empty where they hold.
+        What is wrong with one of them; empty where they hold. Raises NotReady, EngineLost, and as `compute` does.
         """
         try:
             results = await self.compute(model, [case.token_ids for case in model.golden])
-        except NotReady:
+        except (NotReady, EngineLost):
             raise
         except ServiceError as error:
             return f"a golden case cannot be computed: {error.__cause__ or error}"

@@ -11,8 +11,8 @@ from tests.fake_engine import until
 
 
 @contextlib.asynccontextmanager
-async def batching(engine: Engine, *, queue_tokens: int = 1000) -> AsyncIterator[Batcher]:
-    batcher = Batcher(engine, Metrics(), queue_tokens=queue_tokens)
+async def batching(engine: Engine, *, queue_tokens: int = 1000, queue_requests: int = 1000) -> AsyncIterator[Batcher]:
+    batcher = Batcher(engine, Metrics(), queue_tokens=queue_tokens, queue_requests=queue_requests)
     batcher.start()
     yield batcher
     await batcher.close()
@@ -31,4 +31,4 @@ async def until_nothing_is_left(batcher: Batcher, engine: Engine, room: int) -> 
         return not batcher._requests and not batcher._scheduler.sequences and engine.room == room
 
     await until(nothing_is_left)
-    assert batcher._scheduler.tokens == 0
+    assert (batcher._scheduler.tokens, batcher._scheduler.requests) == (0, 0)

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from models.artifact import Artifact
 from service.app import create_app
-from service.engine import Work
+from service.engine import Pulse, Work
 from service.engine.bell import Bell
 from service.repository import Model, Repository
 from service.schemas.shared import Problem
@@ -73,7 +73,9 @@ class Fake:
         self.gate = Gate(self._bell)
         self.stepping = threading.Semaphore(0)
         """Released as each sequence is started."""
-        self.healthy = True
+        self.failures = 0
+        self.pulses = [Pulse(0, busy=False)]
+        """A thread that is stuck, if a test says so."""
         self.closes = True
         """What `close` will give."""
         self.closed = False

@@ -20,7 +20,7 @@ class Loading:
     def __init__(self, store: Path, engine: Engine, *, keep: int = 0, pins: Mapping[str, int] | None = None) -> None:
         self.metrics = Metrics()
         self.repository = Repository("imdb", keep=keep)
-        self.batcher = Batcher(engine, self.metrics, queue_tokens=256)
+        self.batcher = Batcher(engine, self.metrics, queue_tokens=256, queue_requests=256)
         self.loader = Loader(Store(store), self.repository, Verifier(engine, self.batcher), self.metrics, pins or {})
 
     def count(self, name: str, **labels: str) -> float | None:

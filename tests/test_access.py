@@ -221,7 +221,7 @@ async def test_an_engine_failure_is_logged_under_the_request_id(
     assert reply.status_code == 500
     (line,) = (json.loads(line) for line in stream.getvalue().splitlines())
     assert line["request_id"] == "trace-me"
-    assert "ArithmeticError: poisoned" in line["exc_info"]
+    assert line["exc_info"].splitlines()[0].startswith("ArithmeticError")
 
 
 async def test_a_refusal_is_not_an_error_in_the_log(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from service.app import create_app
 from service.engine import choose
+from service.keys import Key, digest, line
 from service.repository import Repository
 from service.settings import Settings
 from tests.fake_engine import running, until
@@ -19,7 +20,7 @@ from tests.tiny import write_tiny
 
 pytestmark = pytest.mark.anyio
 
-KEY = "a key of the operator's"
+KEY = "lsk_of-the-operator"
 LOAD, UNLOAD, INDEX = (f"/v2/repository/{rest}" for rest in ("models/imdb/load", "models/imdb/unload", "index"))
 
 
@@ -28,13 +29,13 @@ def store(tmp_path: Path) -> Path:
     for version in (1, 2):
         write_tiny(tmp_path / "store" / "imdb" / str(version), seed=version)
     write_tiny(tmp_path / "store" / "topics" / "7", labels=("a", "b", "c"))
-    (tmp_path / "key").write_text(KEY + "\n")
+    (tmp_path / "keys").write_text(line(Key("ops", False), digest(KEY.encode())))
     return tmp_path / "store"
 
 
 def service(store: Path, **changes: Any) -> Any:
     settings = Settings.model_validate(
-        {"store": store, "device": "cpu", "threads": 1, "admin_key_file": store.parent / "key", **changes}
+        {"store": store, "device": "cpu", "threads": 1, "admin_keys_file": store.parent / "keys", **changes}
     )
     return create_app(settings, Repository("imdb"), choose(settings))
 
@@ -55,31 +56,15 @@ def told(reply: httpx.Response, status: int) -> str:
 
 
 @pytest.mark.parametrize("path", [LOAD, UNLOAD, INDEX])
-async def test_without_the_key_nobody_is_let_in(store: Path, client: httpx.AsyncClient, path: str) -> None:
-    for sent in ("", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x", "Bearer \u00e4"):
-        reply = await client.post(path, headers=[(b"Authorization", sent.encode())])
-        assert told(reply, 401) == "send the admin key as Authorization: Bearer KEY"
-        assert reply.headers["www-authenticate"] == "Bearer"
-    async with running(service(store, admin_key_file=None)) as closed:
+async def test_without_a_key_nobody_is_let_in(store: Path, client: httpx.AsyncClient, path: str) -> None:
+    for sent in ("", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"):
+        reply = await client.post(path, headers={"Authorization": sent})
+        assert "key" in told(reply, 401)
+        assert reply.headers["www-authenticate"].startswith("Bearer ")
+    async with running(service(store, admin_keys_file=None)) as closed:
         reply = await closed.post(path, headers={"Authorization": f"Bearer {KEY}"})
-        assert "LSTMSERVE_ADMIN_KEY_FILE" in told(reply, 403)
+        assert "LSTMSERVE_ADMIN_KEYS_FILE" in told(reply, 403)
     assert (await client.get("/models/imdb")).json()["version"] == 2, "nothing has happened"
-
-
-async def test_the_key_may_be_rotated(store: Path, client: httpx.AsyncClient) -> None:
-    (store.parent / "key").write_text("another")
-    told(await client.post(INDEX), 401)
-    assert (await client.post(INDEX, headers={"Authorization": "bearer another"})).status_code == 200
-    (store.parent / "key").write_text("\n")
-    assert "is empty" in told(await client.post(INDEX, headers={"Authorization": "Bearer "}), 403)
-    (store.parent / "key").write_text("schlüssel")
-    sent = [(b"Authorization", "Bearer schlüssel".encode())]
-    assert (await client.post(INDEX, headers=sent)).status_code == 200
-
-
-async def test_a_key_file_that_is_gone_lets_nobody_in(store: Path, client: httpx.AsyncClient) -> None:
-    (store.parent / "key").unlink()
-    assert "cannot be read" in told(await client.post(INDEX), 403)
 
 
 async def test_the_index_lists_every_version(store: Path, client: httpx.AsyncClient) -> None:

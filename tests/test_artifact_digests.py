@@ -76,7 +76,7 @@ def test_a_missing_file(folder: Path, name: str) -> None:
 def test_a_file_that_is_a_folder(folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).mkdir()
-    assert refusal(folder, WEIGHTS) == "cannot be read: Is a directory"
+    assert refusal(folder, WEIGHTS) == "is not a regular file"
 
 
 def test_a_tokenizer_that_the_digests_do_not_list(tmp_path: Path) -> None:

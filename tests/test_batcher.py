@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.batcher import Batcher
+from service.batcher import BYTES_A_TOKEN, Batcher
 from service.errors import DeadlineExceeded, EngineFailed, NotReady, Overloaded
 from service.metrics import Metrics
 from tests.batching import ask, batching, until_nothing_is_left
@@ -261,45 +261,91 @@ async def test_nothing_of_an_answered_request_is_kept_until_its_deadline(
 async def test_an_engine_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     fake = Fake(lanes=2)
     async with batching(fake) as batcher:
-        assert batcher.healthy
+        assert batcher.running
         fake.gate.clear()
         tasks = [ask(batcher, [1], [2]), ask(batcher, [3]), ask(batcher, [4])]
         await asyncio.sleep(0)
         fake.collect_fails = RuntimeError("device lost")
         fake.gate.set()
         endings = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(ending) for ending in endings] == [EngineFailed] * 3
-        assert not batcher.healthy
+        assert [type(ending) for ending in endings] == [NotReady] * 3
+        assert not batcher.running
+        assert batcher.broken.is_set()
         assert not batcher._requests
         assert batcher._scheduler.tokens == 0
         with pytest.raises(NotReady):
             await ask(batcher, [5])
-    assert "device lost" in [str(r.exc_info[1]) for r in caplog.records if r.levelname == "CRITICAL" and r.exc_info]
+    assert [r.reason for r in caplog.records if r.levelname == "CRITICAL"] == ["RuntimeError: device lost"]
     assert fake.closed
 
 
-async def test_it_is_not_healthy_without_all_threads_of_the_engine(fake: Fake) -> None:
+async def test_requests_that_wait_are_bounded_too(fake: Fake) -> None:
+    fake.lanes = 1
+    async with batching(fake, queue_requests=2) as batcher:
+        fake.gate.clear()
+        running, *waiting = [ask(batcher, [1]), ask(batcher, [2], [2]), ask(batcher, [3])]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=r"2 requests are waiting.*LSTMSERVE_QUEUE_REQUESTS"):
+            await ask(batcher, [4])
+        with pytest.raises(Overloaded):
+            batcher.check_room(0)
+        fake.gate.set()
+        await asyncio.gather(running, *waiting)
+        batcher.check_room(0)
+
+
+async def test_a_body_too_long_for_the_room_is_refused_unread_if_anything_waits(fake: Fake) -> None:
+    fake.lanes = 1
+    async with batching(fake, queue_tokens=100) as batcher:
+        batcher.check_room(1 << 30)
+        fake.gate.clear()
+        running, waiting = ask(batcher, [1]), ask(batcher, [2] * 90)
+        await asyncio.sleep(0)
+        batcher.check_room(10 * BYTES_A_TOKEN)
+        with pytest.raises(Overloaded, match="90 tokens are waiting and 11 more would pass the limit of 100"):
+            batcher.check_room(11 * BYTES_A_TOKEN)
+        fake.gate.set()
+        await asyncio.gather(running, waiting)
+
+
+async def test_a_deadline_that_has_passed_is_told_at_the_door(fake: Fake) -> None:
     async with batching(fake) as batcher:
-        assert batcher.healthy
-        fake.healthy = False
-        assert not batcher.healthy
-        with pytest.raises(NotReady):
-            await ask(batcher, [1])
+        with pytest.raises(DeadlineExceeded):
+            await ask(batcher, [1], seconds=0.0)
         assert fake.started == []
+
+
+async def test_what_is_dropped_is_counted(fake: Fake) -> None:
+    fake.lanes = 1
+    metrics = Metrics()
+    batcher = Batcher(fake, metrics, queue_tokens=100, queue_requests=10)
+
+    def dropped(reason: str) -> float | None:
+        return metrics.registry.get_sample_value("lstmserve_sequences_dropped_total", {"reason": reason})
+
+    batcher.start()
+    fake.gate.clear()
+    leaving, late = ask(batcher, [1], [2], [3]), ask(batcher, [4], [5], seconds=0.01)
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert isinstance((await asyncio.gather(late, return_exceptions=True))[0], DeadlineExceeded)
+    assert (dropped("left"), dropped("deadline")) == (3, 2)
+    await batcher.close()
 
 
 async def test_close_ends_those_who_wait(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
     fake.lanes = 1
-    batcher = Batcher(fake, Metrics(), queue_tokens=10)
-    assert not batcher.healthy
+    batcher = Batcher(fake, Metrics(), queue_tokens=10, queue_requests=10)
+    assert not batcher.running
     batcher.start()
-    assert batcher.healthy
+    assert batcher.running
     fake.gate.clear()
     tasks = [ask(batcher, [1]), ask(batcher, [2])]
     await asyncio.sleep(0)
     await batcher.close()
     assert fake.closed
-    assert not batcher.healthy
+    assert not batcher.running
+    assert not batcher.broken.is_set()
     for task in tasks:
         with pytest.raises(NotReady, match="the service stops"):
             await task

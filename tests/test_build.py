@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from service.engine import _core
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -73,3 +75,8 @@ def test_a_wheel_without_the_native_engine_holds_all_else(checkout: Path, reason
         wheel = build(checkout)
     assert wheel.name.endswith("-py3-none-any.whl")
     assert contents(wheel) == python_and_store(checkout) | {"licenses/LICENSE"}
+
+
+def test_what_is_installed_has_no_faults_for_tests() -> None:
+    assert not hasattr(_core, "inject")
+    assert not hasattr(_core.Engine, "counts")

@@ -43,7 +43,7 @@ def test_help_lists_the_commands_with_one_line_each(capsys: Captured) -> None:
     code, out, _ = told(capsys, "--help")
     assert code == 0
     lines = out.partition("commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert [line.split()[0] for line in lines] == ["serve", "train", "evaluate", "convert", "score"]
+    assert [line.split()[0] for line in lines] == ["serve", "train", "evaluate", "convert", "score", "keys"]
     assert all(len(line) <= 100 and len(line.split()) > 3 for line in lines)
 
 
@@ -79,7 +79,7 @@ def test_help_is_a_word_too(capsys: Captured, words: list[str], start: str) -> N
     assert out.startswith(start)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "convert", "score"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "convert", "score", "keys"])
 def test_help_and_wrong_options_need_no_extra(command: str) -> None:
     program = f"""
 import sys
@@ -111,7 +111,7 @@ except SystemExit as exit_:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "convert", "score"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "convert", "score", "keys"])
 def test_help_and_errors_of_a_command_call_it_by_its_name(capsys: Captured, command: str) -> None:
     code, out, _ = told(capsys, command, "--help")
     assert code == 0

@@ -11,21 +11,23 @@ import httpx
 import pytest
 
 from service.client import AsyncClient, Client, Error, Label, TextError, pad
+from service.keys import Key, digest, line
 from tests.server import Server
+from tests.tiny import write_tiny
 
 ROOT = Path(__file__).parent.parent
 TOKEN_IDS = [[6, 753, 4, 175, 23, 3], [763, 4, 5, 247, 106, 208, 3]]
 EXAMPLES = re.findall(r"```python\n(.*?)```\n(?:\n```\n(.*?)```\n)?", (ROOT / "docs/client.md").read_text(), re.DOTALL)
 
 
-KEY = "an-admin-key"
+KEY = "lsk_of-the-operator"
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    file = tmp_path_factory.mktemp("key") / "key"
-    file.write_text(KEY + "\n")
-    with Server(ROOT / "models/store", "--precision", "float32", LSTMSERVE_ADMIN_KEY_FILE=str(file)) as server:
+    file = tmp_path_factory.mktemp("keys") / "admins"
+    file.write_text(line(Key("ops", False), digest(KEY.encode())))
+    with Server(ROOT / "models/store", "--precision", "float32", LSTMSERVE_ADMIN_KEYS_FILE=str(file)) as server:
         yield server.url
 
 
@@ -126,6 +128,22 @@ def test_unload_and_load(url: str, client: Client) -> None:
             admin.load("imdb", 9)
     with Client(url, api_key="wrong") as stranger, pytest.raises(Error, match="401: "):
         stranger.unload("imdb")
+
+
+def test_a_service_with_keys_and_a_rate(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "imdb/1")
+    (tmp_path / "keys").write_text(line(Key("web", False), digest(b"lsk_web")))
+    keys = {"LSTMSERVE_API_KEYS_FILE": str(tmp_path / "keys"), "LSTMSERVE_RATE_LIMIT": "2"}
+    with Server(tmp_path, **keys) as server:
+        with Client(server.url) as stranger:
+            assert stranger.ready()
+            with pytest.raises(Error, match="401: send an API key as Authorization: Bearer KEY"):
+                stranger.predict([[5]])
+        with Client(server.url, api_key="lsk_web") as client:
+            answers = [client.predict([[5]]) for _ in range(4)]  # two are refused, and asked again when told
+        assert len(answers) == 4
+    assert sum(record["message"] == "request" and record["status"] == 429 for record in server.log) >= 1
+    assert {record["key"] for record in server.log if record["message"] == "request"} == {None, "web"}
 
 
 @pytest.mark.parametrize(("example", "shown"), EXAMPLES, ids=lambda text: text.splitlines()[-1][:40] if text else "")

@@ -14,8 +14,10 @@ from service.errors import (
     BodyTooLarge,
     BodyTooSlow,
     DeadlineExceeded,
+    EngineLost,
     FieldError,
     Overloaded,
+    RateLimited,
     ServiceError,
     Unauthorized,
 )
@@ -32,8 +34,10 @@ def make(kind: type[ServiceError]) -> ServiceError:
         return BodyTooLarge(10)
     if kind is BodyTooSlow:
         return BodyTooSlow()
-    if kind is DeadlineExceeded:
-        return DeadlineExceeded()
+    if kind in (DeadlineExceeded, EngineLost):
+        return kind()
+    if kind is RateLimited:
+        return RateLimited(0.5, 1.2)
     if kind is Overloaded:
         return Overloaded("full", 7)
     return kind("what happened")
@@ -45,9 +49,12 @@ def test_the_docstring_draws_the_whole_tree() -> None:
     assert not [grandchild for kind in FAMILY for grandchild in kind.__subclasses__()], "one level"
 
 
-def test_statuses_are_distinct_errors() -> None:
+def test_errors_of_one_status_ask_for_the_same_remedy() -> None:
+    """A client that knows the status alone does what is right."""
+    assert {kind.__name__ for kind in FAMILY if kind.status == 429} == {"Overloaded", "RateLimited"}
+    assert {kind.__name__ for kind in FAMILY if kind.status == 503} == {"EngineLost", "NotReady"}
     statuses = [kind.status for kind in FAMILY]
-    assert len(set(statuses)) == len(statuses) == 12
+    assert len(set(statuses)) == len(statuses) - 2
     assert all(400 <= status < 600 for status in statuses)
 
 
@@ -74,8 +81,11 @@ async def test_each_renders_to_the_one_shape_and_is_counted(kind: type[ServiceEr
 
 def test_headers_of_those_that_have_some() -> None:
     assert make(Overloaded).headers == {"Retry-After": "7"}
-    assert make(Unauthorized).headers == {"WWW-Authenticate": "Bearer"}
-    assert {kind for kind in FAMILY if make(kind).headers} == {Unauthorized, BodyTooSlow, BodyTooLarge, Overloaded}
+    assert make(RateLimited).headers == {"Retry-After": "2"}
+    assert make(Unauthorized).headers == {"WWW-Authenticate": 'Bearer realm="lstm-serve"'}
+    assert Unauthorized("x", "invalid_token").headers["WWW-Authenticate"].endswith(', error="invalid_token"')
+    expected = {Unauthorized, BodyTooSlow, BodyTooLarge, Overloaded, RateLimited, EngineLost}
+    assert {kind for kind in FAMILY if make(kind).headers} == expected
 
 
 def test_field_errors_are_told_with_their_count() -> None:

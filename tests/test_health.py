@@ -1,9 +1,16 @@
 """Liveness and readiness say the truth."""
 
+import asyncio
+
 import httpx
 import pytest
 
-from tests.fake_engine import Fake, fake_app, right, running
+from models.artifact import GoldenCase
+from service.app import create_app
+from service.engine import Pulse
+from service.repository import Repository
+from service.settings import Settings
+from tests.fake_engine import LIMITS, Fake, fake_app, refused, repository, right, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -36,25 +43,80 @@ async def test_ready_while_the_engine_threads_run(fake: Fake) -> None:
 async def test_draining_is_not_ready_but_answers(fake: Fake) -> None:
     app = fake_app(fake)
     async with running(app) as client:
-        app.state.draining = True
+        app.state.health.draining = True
         assert not await ready(client)
         assert (await client.get("/livez")).status_code == 200
         reply = await client.post("/predict", json={"token_ids": [[5, 6]]})
         assert reply.json()["logits"] == [right([5, 6])]
 
 
-async def test_neither_ready_nor_live_when_an_engine_thread_has_ended(fake: Fake) -> None:
-    async with running(fake_app(fake)) as client:
-        fake.healthy = False
-        assert not await ready(client)
-        assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 503
-        assert (await client.get("/livez")).status_code == 503
-
-
 async def test_neither_ready_nor_live_when_the_engine_has_failed(fake: Fake) -> None:
-    async with running(fake_app(fake)) as client:
+    app = fake_app(fake)
+    async with running(app) as client:
         fake.collect_fails = RuntimeError("device lost")
-        assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 500
+        for _ in range(2):
+            refused(await client.post("/predict", json={"token_ids": [[1]]}), 503)
         assert not await ready(client)
-        assert (await client.post("/predict", json={"token_ids": [[1]]})).status_code == 503
+        assert "start the process again" in refused(await client.get("/livez"), 503).detail
+        assert app.state.batcher.broken.is_set()
+
+
+async def test_neither_ready_nor_live_when_a_thread_is_stuck(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
+    app = fake_app(fake, stuck_seconds=1)
+    async with running(app) as client:
+        fake.gate.clear()
+        fake.pulses = [Pulse(7, busy=True)]
+        reply = refused(await client.post("/predict", json={"token_ids": [[1]]}), 503)
+        assert "send the request elsewhere" in reply.detail
+        assert not await ready(client)
         assert (await client.get("/livez")).status_code == 503
+        assert app.state.batcher.broken.is_set()
+    assert ["LSTMSERVE_STUCK_SECONDS" in vars(r)["reason"] for r in caplog.records if r.levelname == "CRITICAL"] == [
+        True
+    ]
+
+
+async def test_not_ready_without_the_default_model(fake: Fake) -> None:
+    repository = models()
+    app = create_app(Settings(**LIMITS), repository, fake)
+    async with running(app) as client:
+        repository.remove("tiny")
+        assert "'tiny' is not loaded" in refused(await client.get("/readyz"), 503).detail
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.post("/models/odd/predict", json={"token_ids": [[1]]})).status_code == 200
+
+
+async def test_ready_again_after_a_failure_when_the_default_model_is_right(fake: Fake) -> None:
+    async with running(create_app(Settings(**LIMITS), models([5, 6]), fake)) as client:
+        fake.gate.clear()
+        fake.failures += 1
+        assert not await ready(client)
+        asked = asyncio.create_task(client.post("/predict", json={"token_ids": [[1]]}))
+
+        async def tried() -> bool:
+            return [5, 6] in fake.started
+
+        await until(tried)
+        assert "failed" in refused(await client.get("/readyz"), 503).detail
+        assert (await client.get("/livez")).status_code == 200
+        assert "lstmserve_engine_failures_total 1.0" in (await client.get("/metrics")).text
+        fake.gate.set()
+        assert (await asked).status_code == 200, "it answers meanwhile"
+        await until(lambda: ready(client))
+
+
+async def test_broken_when_the_default_model_is_wrong_after_a_failure(fake: Fake) -> None:
+    app = create_app(Settings(**LIMITS), models([5, 6], logits=[0.0, 0.0]), fake)
+    async with running(app) as client:
+        fake.failures += 1
+        await asyncio.wait_for(app.state.batcher.broken.wait(), 10)
+        assert not await ready(client)
+        assert (await client.get("/livez")).status_code == 503
+
+
+def models(*golden: list[int], logits: list[float] | None = None) -> Repository:
+    """Two models; `golden`: the cases of the default one, with the logits that are right, or with these."""
+    found = repository()
+    cases = tuple(GoldenCase(token_ids=token_ids, logits=logits or right(token_ids)) for token_ids in golden)
+    found.put(found.get()._replace(golden=cases))
+    return found

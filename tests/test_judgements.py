@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from models.scores import scores
 from service.judgements import BULK, CONFIDENCE, KEPT_SECONDS, Judgements
+from service.keys import Key, digest, line
 from service.repository import Model, Repository
 from service.texts import Encoded, TextError
 from tests.exposition import Samples, families, model, reading_app, samples, scrape, value
@@ -201,9 +202,9 @@ def test_labels_of_any_characters_are_told() -> None:
 @pytest.mark.anyio
 async def test_a_load_is_told_at_once(tmp_path: Path) -> None:
     store, key = tmp_path / "store", tmp_path / "key"
-    key.write_text("key")
+    key.write_text(line(Key("ops", urgent=False), digest(b"key")))
     write_tiny(store / "imdb" / "1")
-    async with served(store, admin_key_file=key) as client:
+    async with served(store, admin_keys_file=key) as client:
         await client.post("/classify", json={"texts": ["good film"]})
         before = await scrape(client)
         write_tiny(store / "imdb" / "2", seed=1)

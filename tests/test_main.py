@@ -221,7 +221,7 @@ def test_a_taken_port_is_named(store: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "no.such.host.invalid"])
 def test_a_host_that_is_none_is_named(store: Path, capsys: pytest.CaptureFixture[str], host: str) -> None:
-    message = refused(capsys, "--store", str(store), "--host", host, "--threads", "1", "--log-level", "error")
+    message = refused(capsys, "--store", str(store), "--host", host, "--allow-anonymous", "true", "--threads", "1")
     assert f"cannot listen on {host} port 8000: " in message
 
 

@@ -116,6 +116,25 @@ def test_the_tests_have_the_client_of_kserve(checkout: Path) -> None:
     assert "kserve" not in plan(checkout, "install")
 
 
+def test_the_tests_and_the_sanitizers_have_a_native_engine_with_faults(checkout: Path) -> None:
+    faults = r"LSTMSERVE_FAULTS=ON .*-B build/faults .*\n.*cmake --build build/faults"
+    assert re.search(faults, plan(checkout, "test"))
+    assert plan(checkout, "sanitize").count("-D LSTMSERVE_FAULTS=ON") == 2
+    assert "LSTMSERVE_FAULTS" not in plan(checkout, "install") + plan(checkout, "serve")
+
+
+@pytest.mark.parametrize("changed", ["CMakeLists.txt", "native/cell.cpp"])
+def test_the_native_engine_with_faults_is_built_again_only_when_it_changes(checkout: Path, changed: str) -> None:
+    made = checkout / "build/faults/.made"
+    made.parent.mkdir(parents=True)
+    stamp(checkout / ".venv" / ".develop", age=1)
+    made.touch()
+    assert "build/faults" not in plan(checkout, "test")
+    seconds = made.stat().st_mtime + 1
+    os.utime(checkout / changed, (seconds, seconds))
+    assert "build/faults" in plan(checkout, "test")
+
+
 def test_what_serving_needs_is_not_enough_for_development(checkout: Path) -> None:
     stamp(checkout / ".venv" / ".serve", age=1)
     assert 'dev]"' in plan(checkout, "test")

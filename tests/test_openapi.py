@@ -1,7 +1,7 @@
 """The OpenAPI document is true: its examples are sent to a real service, whose replies are as documented."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +9,36 @@ import httpx
 import jsonschema
 import pytest
 
+from service.keys import Key, digest, line
+from tests.fake_engine import Fake, fake_app
 from tests.server import Server
 
 ROOT = Path(__file__).parents[1]
 METHODS = {"get", "post"}
-KEY = "the operator's"
+API_KEY, ADMIN_KEY = "lsk_api", "lsk_admin"
+OPEN = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/tei/health"}
+
+
+class Keyring(httpx.Auth):
+    """The key for each route."""
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        admin = request.url.path.startswith("/v2/repository/")
+        request.headers["Authorization"] = f"Bearer {ADMIN_KEY if admin else API_KEY}"
+        yield request
 
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Of a service with the shipped models."""
-    key = tmp_path_factory.mktemp("admin") / "key"
-    key.write_text(KEY)
+    folder = tmp_path_factory.mktemp("keys")
+    files = {}
+    for name, key in (("API_KEYS_FILE", API_KEY), ("ADMIN_KEYS_FILE", ADMIN_KEY)):
+        (folder / name).write_text(line(Key("one", False), digest(key.encode())))
+        files[f"LSTMSERVE_{name}"] = str(folder / name)
     with (
-        Server(ROOT / "models" / "store", LSTMSERVE_ADMIN_KEY_FILE=str(key)) as server,
-        httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"}) as client,
+        Server(ROOT / "models" / "store", "--rate-limit", "10000", **files) as server,
+        httpx.Client(base_url=server.url, auth=Keyring()) as client,
     ):
         yield client
 
@@ -154,6 +169,41 @@ def test_refusals_are_as_documented(
     assert reply.status_code == status, reply.text
     pattern = path.replace("imdb", "{name}").replace("nope", "{name}")
     check(reply, document["paths"][pattern]["post"], document)
+
+
+def test_every_operation_but_the_open_ones_says_which_key_it_needs(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert {name: (each["type"], each["scheme"]) for name, each in schemes.items()} == {
+        "api_key": ("http", "bearer"),
+        "admin_key": ("http", "bearer"),
+    }
+    for _, path, operation in operations(document):
+        if path in OPEN:
+            assert "security" not in operation
+            assert not {"401", "403", "429"} & operation["responses"].keys(), path
+        else:
+            needed = "admin_key" if path.startswith("/v2/repository/") else "api_key"
+            assert operation["security"] == [{needed: []}], path
+            assert {"401", "403", "429"} <= operation["responses"].keys(), path
+
+
+def test_what_is_refused_for_its_key_is_as_documented(client: httpx.Client, document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
+        if path not in OPEN:
+            url = address(path, operation)
+            wrong = API_KEY if path.startswith("/v2/repository/") else ADMIN_KEY
+            for key, status in (("lsk_none", 401), (wrong, 403)):
+                reply = httpx.request(method, client.base_url.join(url), headers={"Authorization": f"Bearer {key}"})
+                assert reply.status_code == status, url
+                check(reply, operation, document)
+
+
+def test_without_keys_or_a_limit_the_document_says_so(fake: Fake) -> None:
+    document = fake_app(fake).openapi()
+    assert document["components"]["securitySchemes"].keys() == {"admin_key"}
+    for method, path, operation in operations(document):
+        admin = path.startswith("/v2/repository/")
+        assert ("security" in operation) == ("401" in operation["responses"]) == admin, (method, path)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from service.keys import Key, digest, line
 from tests.browser import CHROMIUM, CLASSIFY, STORE, classify, demo, watched_page
 from tests.server import Server
 
@@ -21,6 +23,7 @@ REFUSALS = {
     503: "The service is not ready",
     504: "The answer took too long",
 }
+SCREENSHOT = Path("test-output/page-wrong-key.png")
 PASSING = {408, 500, 503, 504}
 
 
@@ -218,3 +221,40 @@ def test_a_service_may_ask_for_the_key_before_it_names_its_models(browser: Brows
         page.keyboard.press("Enter")
         expect(page.locator("#about")).to_contain_text("imdb")
         expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_real_keys(browser: Browser, tmp_path: Path) -> None:
+    lines = [line(Key(name, False), digest(f"lsk_{name}".encode())) for name in ("web", "ops")]
+    (tmp_path / "keys").write_text(lines[0])
+    (tmp_path / "admins").write_text(lines[1])
+    files = {
+        f"LSTMSERVE_{kind}_KEYS_FILE": str(tmp_path / name) for kind, name in (("API", "keys"), ("ADMIN", "admins"))
+    }
+    with Server(STORE, **files) as server, watched_page(browser, server.url) as page:
+        page.goto(server.url)
+        key, alert = page.get_by_role("textbox", name="API key"), page.get_by_role("alert")
+        expect(alert.get_by_role("heading")).to_have_text("An API key is needed")
+        for sent, title in {
+            "lsk_wrong": "This API key is not known",
+            "lsk_ops": "This API key may not do that",
+        }.items():
+            key.fill(sent)
+            page.keyboard.press("Enter")
+            expect(alert.get_by_role("heading")).to_have_text(title)
+            if sent == "lsk_wrong":
+                expect(key).to_be_focused()
+                SCREENSHOT.parent.mkdir(exist_ok=True)
+                page.screenshot(path=SCREENSHOT)
+        key.fill("lsk_web")
+        page.keyboard.press("Enter")
+        expect(page.locator("#about")).to_contain_text("imdb")
+        expect(alert).to_have_count(0)
+        expect(page.locator("#card")).to_be_hidden()  # a link would be refused
+        send(page)
+        expect(page.locator(".label")).to_contain_text("positive")
+        assert page.evaluate("[...Object.values(sessionStorage), localStorage.length, document.cookie]") == [
+            "lsk_web",
+            0,
+            "",
+        ]
+        assert "lsk_web" not in page.url + page.content()

@@ -150,6 +150,8 @@ def get(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, 
         ("/page/icon.svg", "image/svg+xml"),
         ("/models/imdb/card", "text/html; charset=utf-8"),
         ("/models/imdb/card/curves.png", "image/png"),
+        ("/docs", "text/html; charset=utf-8"),
+        ("/docs/assets/swagger-ui.css", "text/css; charset=utf-8"),
     ],
 )
 def test_what_people_see_may_load_from_here_only(url: str, path: str, media: str) -> None:
@@ -161,7 +163,10 @@ def test_what_people_see_may_load_from_here_only(url: str, path: str, media: str
     assert policy["img-src"] == "'self' data:"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
-    assert b"://" not in content.replace(b"http://www.w3.org/2000/svg", b"") or media == "image/png"
+    assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+    assert "camera=()" in headers["permissions-policy"]
+    own = media != "image/png" and "assets" not in path
+    assert not own or b"://" not in content.replace(b"http://www.w3.org/2000/svg", b"")
 
 
 @pytest.mark.parametrize("path", ["/", "/page/page.js"])

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from service.keys import Key, digest, line
 from tests.server import Server
 from tests.test_memory import resident
 from tests.tiny import write_tiny
@@ -62,10 +63,10 @@ def test_a_hundred_reloads_under_load(tmp_path: Path) -> None:
     for version in (1, 2):
         # 22 MiB of weights and tables: what is not freed shows
         write_tiny(tmp_path / "imdb" / str(version), seed=version, vocab_size=8_000, hidden_size=64, embedding_dim=64)
-    (tmp_path / "key").write_text("the operator's")
+    (tmp_path / "keys").write_text(line(Key("ops", urgent=False), digest(b"the-operator's")))
     with (
-        Server(tmp_path, "--engine", "native", LSTMSERVE_ADMIN_KEY_FILE=str(tmp_path / "key")) as server,
-        httpx.Client(base_url=server.url, headers={"Authorization": "Bearer the operator's"}, timeout=60) as operator,
+        Server(tmp_path, "--engine", "native", LSTMSERVE_ADMIN_KEYS_FILE=str(tmp_path / "keys")) as server,
+        httpx.Client(base_url=server.url, headers={"Authorization": "Bearer the-operator's"}, timeout=60) as operator,
     ):
 
         def load(version: int) -> None:

@@ -12,6 +12,7 @@ from service.scheduler import HALF_LIFE, HEAD_START, Scheduler
 from service.sequence import Sequence
 
 LIMIT = 100
+MOST_REQUESTS = 6
 FOREVER = math.inf
 
 
@@ -24,10 +25,11 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(LIMIT)
+        self.scheduler = Scheduler(LIMIT, MOST_REQUESTS)
         self.now = 0.0
         self.waiting: list[Sequence] = []
         self.left: list[Sequence] = []  # by any way out
+        self.requests: list[list[Sequence]] = []
         self.rank: dict[Sequence, float] = {}
         self.drains: list[tuple[int, float]] = []  # tokens and seconds, the latest first
 
@@ -38,13 +40,16 @@ class Interleavings(RuleBasedStateMachine):
     @rule(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), urgent=st.booleans(), seconds=st.floats(0, 4))
     def admit(self, lengths: list[int], urgent: bool, seconds: float) -> None:
         request = [sequence(n, self.now, deadline=self.now + seconds, urgent=urgent) for n in lengths]
-        fits = sum(lengths) + sum(len(s.token_ids) for s in self.waiting) <= LIMIT
+        fits = (
+            sum(lengths) + sum(len(s.token_ids) for s in self.waiting) <= LIMIT and len(self.asking()) < MOST_REQUESTS
+        )
         if fits:
             pace = self.pace()
             for number, one in enumerate(request, 1):
                 self.rank[one] = self.now - HEAD_START * urgent + sum(lengths[:number]) * pace
             self.scheduler.admit(request)
             self.waiting += request
+            self.requests.append(request)
         else:
             with pytest.raises(Overloaded):
                 self.scheduler.admit(request)
@@ -62,6 +67,10 @@ class Interleavings(RuleBasedStateMachine):
         assert taken.overdue == overdue
         self.waiting = [s for s in self.waiting if s not in ready and s not in overdue]
         self.left += ready + overdue
+
+    def asking(self) -> list[list[Sequence]]:
+        """Requests of which a sequence waits."""
+        return [request for request in self.requests if any(one in self.waiting for one in request)]
 
     def ranked(self, one: Sequence) -> float:
         """Rounded: the sums of the two sides differ in their order."""
@@ -94,6 +103,7 @@ class Interleavings(RuleBasedStateMachine):
     def accounts(self) -> None:
         assert self.scheduler.sequences == len(self.waiting)
         assert self.scheduler.tokens == sum(len(s.token_ids) for s in self.waiting) <= LIMIT
+        assert self.scheduler.requests == len(self.asking()) <= MOST_REQUESTS
         assert all(s.waiting for s in self.waiting)
         assert not any(s.waiting for s in self.left)
         assert len(set(self.left)) == len(self.left), "a sequence leaves the queue once"
@@ -104,7 +114,7 @@ TestInterleavings.settings = settings(max_examples=150, stateful_step_count=40, 
 
 
 def test_a_request_is_refused_whole() -> None:
-    scheduler = Scheduler(10)
+    scheduler = Scheduler(10, 1000)
     scheduler.admit([sequence(6)])
     refused = [sequence(1), sequence(4)]
     with pytest.raises(Overloaded, match=r"6 tokens are waiting and 5 more would pass the limit of 10") as caught:
@@ -120,7 +130,7 @@ def test_a_request_is_refused_whole() -> None:
 
 
 def test_urgent_goes_ahead_by_its_head_start_and_no_more() -> None:
-    scheduler = Scheduler(100)
+    scheduler = Scheduler(100, 1000)
     old, recent = sequence(arrived=0.0), sequence(arrived=HEAD_START + 0.001)
     urgent = sequence(arrived=HEAD_START + 0.5, urgent=True)
     later = [sequence(arrived=HEAD_START + 0.6 + n / 100, urgent=True) for n in range(20)]
@@ -137,7 +147,7 @@ def test_urgent_goes_ahead_by_its_head_start_and_no_more() -> None:
 
 
 def test_a_large_request_does_not_stand_before_all_that_come_later() -> None:
-    scheduler = Scheduler(10_000)
+    scheduler = Scheduler(10_000, 1000)
     scheduler.drained(200, 1.0)
     large = [sequence(100, arrived=0.0) for _ in range(20)]  # 10 seconds of work, half a second each
     scheduler.admit(large)
@@ -149,7 +159,7 @@ def test_a_large_request_does_not_stand_before_all_that_come_later() -> None:
 
 
 def test_short_ones_overtake_long_ones_that_have_not_waited_as_long_as_they_take() -> None:
-    scheduler = Scheduler(10_000)
+    scheduler = Scheduler(10_000, 1000)
     scheduler.drained(1000, 1.0)
     long = sequence(2000, arrived=0.0)  # 2 seconds of work
     scheduler.admit([long])
@@ -160,14 +170,14 @@ def test_short_ones_overtake_long_ones_that_have_not_waited_as_long_as_they_take
 
 
 def test_equal_ranks_keep_the_order_of_arrival() -> None:
-    scheduler = Scheduler(100)
+    scheduler = Scheduler(100, 1000)
     batch = [sequence(arrived=1.0) for _ in range(30)]
     scheduler.admit(batch)
     assert scheduler.take(7, 2.0).ready + scheduler.take(100, 2.0).ready == batch
 
 
 def test_overdue_ones_are_told_once_and_take_no_room() -> None:
-    scheduler = Scheduler(100)
+    scheduler = Scheduler(100, 1000)
     late, on_time = [sequence(2, deadline=1.0) for _ in range(3)], [sequence(2, deadline=1.1) for _ in range(2)]
     scheduler.admit(late + on_time)
     taken = scheduler.take(2, 1.0)
@@ -179,7 +189,7 @@ def test_overdue_ones_are_told_once_and_take_no_room() -> None:
 
 
 def test_those_who_leave_free_their_place_at_once_and_do_not_pile_up() -> None:
-    scheduler = Scheduler(2)
+    scheduler = Scheduler(2, 1000)
     stays = sequence(arrived=0.0)
     scheduler.admit([stays])
     for n in range(5000):
@@ -192,12 +202,12 @@ def test_those_who_leave_free_their_place_at_once_and_do_not_pile_up() -> None:
 
 
 def test_retry_after_is_the_measured_time_to_drain_the_queue() -> None:
-    scheduler = Scheduler(10_000)
+    scheduler = Scheduler(10_000, 1000)
     assert scheduler.retry_after() == 1, "nothing measured"
     scheduler.admit([sequence(1000)])
     scheduler.drained(0, 1.0)
     assert scheduler.retry_after() == 1, "nothing finished"
-    scheduler = Scheduler(10_000)
+    scheduler = Scheduler(10_000, 1000)
     scheduler.admit([sequence(1000)])
     for _ in range(10):
         scheduler.drained(102, 0.5)  # 204 tokens a second
@@ -216,7 +226,7 @@ def test_retry_after_is_the_measured_time_to_drain_the_queue() -> None:
 
 
 def test_the_past_fades_with_time_not_with_the_number_of_calls() -> None:
-    coarse, fine = Scheduler(10_000), Scheduler(10_000)
+    coarse, fine = Scheduler(10_000, 1000), Scheduler(10_000, 1000)
     for scheduler in (coarse, fine):
         scheduler.drained(1000, 1.0)
         scheduler.admit([sequence(10_000)])

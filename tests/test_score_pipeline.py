@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.engine import Pulse
 from service.errors import BackendError
 from service.repository import Model
 from service.score.files import Block, Place
@@ -78,12 +79,12 @@ def test_a_row_that_cannot_be_computed_is_named(fake: Fake) -> None:
         list(compute(iter([work(7, [1], [POISON])]), MODEL, fake))
 
 
-def test_an_engine_that_ends_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_stuck_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.score.pipeline.WATCH_SECONDS", 0.01)
     fake.gate.clear()
-    fake.healthy = False
+    fake.pulses = [Pulse(3, busy=True)]
     blocks = compute(iter([work(1, [1])]), MODEL, fake)
-    with pytest.raises(BackendError, match="thread of the engine has ended"):
+    with pytest.raises(BackendError, match="thread of the engine is stuck"):
         list(blocks)
 
 

@@ -7,14 +7,19 @@ import pytest
 from service.settings import PREFIX, Settings, SettingsError, flag, variable
 
 OTHER = {
-    "host": ("0.0.0.0", "0.0.0.0"),
+    "host": ("localhost", "localhost"),
     "port": ("9000", 9000),
     "store": ("/models", Path("/models")),
     "model": ("reviews", "reviews"),
     "pins": ("imdb=2,trec=1", "imdb=2,trec=1"),
     "watch": ("true", True),
     "keep_served": ("100", 100),
-    "admin_key_file": ("/run/secrets/admin", Path("/run/secrets/admin")),
+    "api_keys_file": ("/run/secrets/keys", Path("/run/secrets/keys")),
+    "admin_keys_file": ("/run/secrets/admin", Path("/run/secrets/admin")),
+    "allow_anonymous": ("true", True),
+    "rate_limit": ("2.5", 2.5),
+    "tls_cert_file": ("/run/secrets/cert.pem", Path("/run/secrets/cert.pem")),
+    "tls_key_file": ("/run/secrets/key.pem", Path("/run/secrets/key.pem")),
     "device": ("cpu", "cpu"),
     "engine": ("packed", "packed"),
     "precision": ("bfloat16", "bfloat16"),
@@ -26,16 +31,24 @@ OTHER = {
     "max_sequences": ("9", 9),
     "max_text_bytes": ("500", 500),
     "max_body_bytes": ("1000", 1000),
+    "max_header_bytes": ("2000", 2000),
+    "max_connections": ("100", 100),
     "queue_tokens": ("2000000", 2_000_000),
+    "queue_requests": ("50", 50),
     "explain_tokens": ("10000", 10_000),
     "timeout_ms": ("250", 250),
+    "header_seconds": ("2.5", 2.5),
     "keep_alive_seconds": ("5", 5),
     "drain_seconds": ("0.5", 0.5),
     "shutdown_seconds": ("4", 4),
+    "stuck_seconds": ("60", 60),
     "log_level": ("debug", "debug"),
     "traces": ("otlp", "otlp"),
 }
 """For each field a value other than its default, as text and as read."""
+
+PAIRS = {"tls_cert_file": "tls_key_file", "tls_key_file": "tls_cert_file"}
+"""What must be set with it."""
 
 
 def load(*arguments: str, **environment: str) -> Settings:
@@ -57,10 +70,12 @@ def test_every_field_is_here() -> None:
 def test_by_environment_and_by_flag(name: str) -> None:
     text, value = OTHER[name]
     assert getattr(Settings(), name) != value
-    expected = Settings().model_copy(update={name: value})
-    assert Settings.load([], {variable(name): text}) == expected
-    assert Settings.load([flag(name), text], {}) == expected
-    assert Settings.load([f"{flag(name)}={text}"], {}) == expected
+    other = PAIRS.get(name)
+    with_it = {variable(other): OTHER[other][0]} if other else {}
+    expected = Settings().model_copy(update={name: value} | ({other: OTHER[other][1]} if other else {}))
+    assert Settings.load([], {variable(name): text, **with_it}) == expected
+    assert Settings.load([flag(name), text], with_it) == expected
+    assert Settings.load([f"{flag(name)}={text}"], with_it) == expected
 
 
 def test_the_flag_wins() -> None:
@@ -183,3 +198,22 @@ def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture
         assert f"{flag(name)} {metavar}" in text
         assert info.description
         assert f"{info.description} (default: {info.default})" in text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_only_this_machine_needs_no_keys(host: str) -> None:
+    assert load("--host", host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org"])
+def test_an_address_that_others_reach_needs_keys_or_consent(host: str) -> None:
+    with pytest.raises(SettingsError, match=f"^LSTMSERVE_HOST={host} .*LSTMSERVE_API_KEYS_FILE.*ALLOW_ANONYMOUS=true"):
+        load("--host", host)
+    assert load("--host", host, "--allow-anonymous", "true").allow_anonymous
+    assert load("--host", host, "--api-keys-file", "/keys").host == host
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_certificate_and_key_go_together(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable(name)}.*both"):
+        Settings.load([], {variable(name): "x.pem"})

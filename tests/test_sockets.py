@@ -3,34 +3,17 @@
 import contextlib
 import json
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from tests.fake_engine import Fake, fake_app, refused, right
+from tests.serving import serving
 
 JSON = {"Content-Type": "application/json"}
-
-
-@contextlib.contextmanager
-def serving(app: FastAPI) -> Iterator[int]:
-    """The port on which uvicorn serves the app."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join(20)
-            assert not thread.is_alive()
 
 
 def connect(port: int, body: bytes, *headers: str) -> socket.socket:

@@ -149,7 +149,7 @@ async def test_health(fake: Fake) -> None:
     async with running(app) as client:
         reply = await client.get("/tei/health")
         assert (reply.status_code, reply.content) == (200, b"")
-        app.state.draining = True
+        app.state.health.draining = True
         refused(await client.get("/tei/health"), 503, "Unhealthy")
 
 
@@ -207,7 +207,7 @@ async def test_the_document_says_what_is_sent(client: httpx.AsyncClient) -> None
     document = (await client.get("/openapi.json")).json()
     route = document["paths"]["/tei/predict"]["post"]
     assert route["tags"] == ["tei"]
-    assert set(route["responses"]) == {"200", *(str(status) for status, _ in TEI.values())} - {"405"}
+    assert set(route["responses"]) == {"200", *(str(status) for status, _ in TEI.values())} - {"401", "403", "405"}
     inputs = document["components"]["schemas"]["TeiPredictRequest"]["properties"]["inputs"]
     assert inputs["anyOf"][2]["maxItems"] == 8
     assert len(inputs["examples"]) == 2

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from service.keys import Key, digest, line
 from service.schemas.v2 import ModelMetadata, StatisticsReply
 from service.tensors import pack
 from tests.fake_engine import POISON, Fake, right, running
@@ -39,8 +40,8 @@ async def test_the_server(client: httpx.AsyncClient) -> None:
 
 async def test_the_repository_extension_needs_a_key(fake: Fake, tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.write_text("secret")
-    async with running(v2_app(fake, admin_key_file=key)) as client:
+    key.write_text(line(Key("ops", urgent=False), digest(b"secret")))
+    async with running(v2_app(fake, admin_keys_file=key)) as client:
         assert "model_repository" in (await client.get("/v2")).json()["extensions"]
 
 
@@ -86,13 +87,14 @@ async def test_ready_while_draining(fake: Fake) -> None:
         paths = ["health/ready", "models/tiny/ready", "models/tiny/versions/1/ready"]
         assert [(await client.get(f"/v2/{path}")).status_code for path in paths] == [200] * 3
         assert (await client.get("/v2/models/odd/ready")).json() == {"name": "odd", "ready": True}
-        app.state.draining = True
+        app.state.health.draining = True
         for path in paths:
             assert "draining" in refused(await client.get(f"/v2/{path}"), 503)
         assert (await client.get("/v2/health/live")).status_code == 200
         assert (await client.post(INFER, json=body(tokens([1])))).status_code == 200
-        fake.healthy = False
-        assert "engine thread" in refused(await client.get("/v2/health/live"), 503)
+        fake.collect_fails = RuntimeError("device lost")
+        refused(await client.post(INFER, json=body(tokens([1]))), 503)
+        assert "engine" in refused(await client.get("/v2/health/live"), 503)
 
 
 async def test_the_reply(client: httpx.AsyncClient, fake: Fake) -> None:

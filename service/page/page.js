@@ -98,7 +98,7 @@ function introduce() {
   const { name, version, precision, labels, max_tokens: most, card } = about(find("model").value);
   const kinds = labels.length > 4 ? `${count(labels.length)} labels` : labels.join(", ");
   find("about").textContent = `${name}, version ${version}, ${precision}: ${kinds}; reads up to ${count(most)} tokens`;
-  find("card").hidden = !card;
+  find("card").hidden = !card || find("key").value !== ""; // a link carries no key
   find("card").href = `models/${encodeURIComponent(name)}/card`;
 }
 
@@ -107,7 +107,7 @@ function ask() {
   find("key-toggle").hidden = false;
   find("key-field").hidden = false;
   find("key-toggle").setAttribute("aria-expanded", "true");
-  find("key").focus();
+  find("key").select();
 }
 
 function closeKey() {

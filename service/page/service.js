@@ -74,12 +74,13 @@ async function ask(address, key, expected, options = {}) {
   }
   const document = parsed(body);
   if (response.ok && expected(document)) return { document, headers: response.headers };
-  throw refused(response, document);
+  throw refused(response, document, key);
 }
 
-function refused(response, document) {
+function refused(response, document, key) {
   const { status, headers } = response;
-  const title = TITLES[status] ?? `The service answered with ${status}`;
+  const wrong = status === 401 && key;
+  const title = wrong ? "This API key is not known" : (TITLES[status] ?? `The service answered with ${status}`);
   const ours = typeof document?.detail === "string"; // what stands in between may answer in JSON too
   const detail = ours ? document.detail : FOREIGN;
   return new Failure(title, detail, {

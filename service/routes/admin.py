@@ -1,11 +1,10 @@
 """For the operator: which versions there are, and which serve (Triton's model repository extension).
 
-``POST /v2/repository/index``, ``/v2/repository/models/{name}/load`` and ``/unload``, with the admin key.
+``POST /v2/repository/index``, ``/v2/repository/models/{name}/load`` and ``/unload``, all with an admin key
+(`service.authorization`).
 """
 
 import asyncio
-import hmac
-import logging
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,7 +13,7 @@ from starlette.responses import Response
 
 from models.artifact import ArtifactError
 from service.comparison import Comparison
-from service.errors import Forbidden, InvalidContent, NotReady, Unauthorized
+from service.errors import InvalidContent, NotReady
 from service.loader import Loader, Refused
 from service.routes.call import Call, Plain, Serving
 from service.schemas.admin import IndexEntry, IndexRequest, LoadReply, LoadRequest
@@ -22,13 +21,9 @@ from service.schemas.shared import parse
 from service.schemas.v2 import refusals
 from service.store import Store
 
-log = logging.getLogger(__name__)
-
 FAILURES = refusals(
     {
         400: "the body is not right, or the version cannot serve: nothing has changed",
-        401: "no admin key, or a wrong one",
-        403: "there is no admin key: nobody may",
         404: "no such model or version in the store",
         408: "the body did not arrive by the deadline",
         413: "the body is over the limit",
@@ -50,7 +45,7 @@ def router(serving: Serving, loader: Loader) -> APIRouter:
         **_documented(IndexRequest.__name__),
     )
     async def index(request: Request) -> Response:
-        call = await _admitted(request)
+        call = Call(request, serving)
         asked = parse(IndexRequest, await call.body() or b"{}")
         ready = {(model.name, model.version) for model in repository}
         found = set() if asked.ready else await asyncio.to_thread(_on_disk, store)
@@ -66,7 +61,7 @@ def router(serving: Serving, loader: Loader) -> APIRouter:
         **_documented(LoadRequest.__name__),
     )
     async def load(name: str, request: Request) -> Response:
-        call = await _admitted(request)
+        call = Call(request, serving)
         asked = parse(LoadRequest, await call.body() or b"{}")
         try:
             loaded = await loader.load(name, asked.version)
@@ -93,27 +88,10 @@ def router(serving: Serving, loader: Loader) -> APIRouter:
         **_documented(LoadRequest.__name__),
     )
     async def unload(name: str, request: Request) -> Response:
-        call = await _admitted(request)
+        call = Call(request, serving)
         await call.body()  # {"parameters": {"unload_dependents": false}}: there are none
         loader.unload(name)
         return call.reply({"model": name, "state": "UNAVAILABLE"})
-
-    async def _admitted(request: Request) -> Call:
-        """Raises Forbidden or Unauthorized before anything is read."""
-        path = serving.settings.admin_key_file
-        if path is None:
-            raise Forbidden("nobody may load or unload models here: set LSTMSERVE_ADMIN_KEY_FILE to a file with a key")
-        try:
-            key = path.read_bytes().strip()  # each time: it may be rotated
-        except OSError as error:
-            log.error("the admin key cannot be read", extra={"reason": str(error)})
-            raise Forbidden("nobody may load or unload models here: LSTMSERVE_ADMIN_KEY_FILE cannot be read") from error
-        if not key:
-            raise Forbidden("nobody may load or unload models here: the file of LSTMSERVE_ADMIN_KEY_FILE is empty")
-        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode("latin-1"), key):
-            raise Unauthorized("send the admin key as Authorization: Bearer KEY")
-        return Call(request, serving)
 
     return routes
 

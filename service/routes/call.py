@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from service.batcher import Batcher
 from service.body import read_body, read_json, while_connected
-from service.errors import DeadlineExceeded, FieldError, InvalidContent
+from service.errors import DeadlineExceeded, FieldError, Forbidden, InvalidContent
 from service.judgements import Judgements
+from service.keys import Key
 from service.metrics import Metrics
 from service.repository import Model, Repository
 from service.schemas.bulk import check_bulk
@@ -190,8 +191,9 @@ def documented(settings: Settings, schema: str, reply: Any) -> dict[str, Any]:
                 {
                     "name": "X-Request-ID",
                     "in": "header",
-                    "description": "comes back in the reply, in errors and in the log; made where there is none",
-                    "schema": {"type": "string", "maxLength": 128},
+                    "description": "comes back in the reply, in errors and in the log; made where there is none, or one "
+                    "of more than 128 characters or of others than letters, digits and . _ : / + = -",
+                    "schema": {"type": "string"},
                 },
                 {
                     "name": "X-Request-Timeout-Ms",
@@ -202,8 +204,9 @@ def documented(settings: Settings, schema: str, reply: Any) -> dict[str, Any]:
                 {
                     "name": "X-Request-Priority",
                     "in": "header",
-                    "description": "high goes ahead of what arrived up to a second earlier",
-                    "schema": {"type": "string", "enum": ["high", "normal"], "default": "normal"},
+                    "description": "high goes ahead of what arrived up to a second earlier, where the key allows it; "
+                    "without the header as the key says, and normal where there are no keys",
+                    "schema": {"type": "string", "enum": ["high", "normal"]},
                 },
             ],
             "requestBody": {
@@ -253,10 +256,22 @@ def _timeout(request: Request, limit: int) -> float:
 
 
 def _urgent(request: Request) -> bool:
-    text = request.headers.get("x-request-priority", "normal")
+    """Whether it goes ahead: as its key does, unless it asks otherwise."""
+    text = request.headers.get("x-request-priority")
+    if text is None:
+        key: Key | None = request.scope.get("key")
+        return key is not None and key.urgent
     if text not in ("high", "normal"):
         raise _bad_header("X-Request-Priority", "must be high or normal")
-    return text == "high"
+    return urgent(request, text == "high", "header X-Request-Priority")
+
+
+def urgent(request: Request, high: bool, where: str) -> bool:
+    """What is asked for there. Raises Forbidden where the request's key may not go ahead."""
+    key: Key | None = request.scope.get("key")
+    if high and key and not key.urgent:
+        raise Forbidden(f"{where}: the key {key.name!r} may not go ahead: leave it out, or use a key of high priority")
+    return high
 
 
 def _bad_header(name: str, rule: str) -> InvalidContent:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from service import tensors
 from service.errors import InvalidContent
 from service.repository import Model
-from service.routes.call import Call, Serving
+from service.routes.call import Call, Serving, urgent
 from service.schemas.bulk import check_bulk
 from service.schemas.predict import Vocabulary, batch_flaws
 from service.schemas.shared import parse
@@ -76,7 +76,8 @@ class Inference(Call):
             raise InvalidContent(f"#/parameters/timeout: must be at most {most}")
         if parameters.timeout:
             self._deadline = min(self._deadline, self._began + parameters.timeout / 1e6)
-        self._urgent = self._urgent or parameters.priority == 1
+        if parameters.priority:
+            self._urgent = urgent(self._request, parameters.priority == 1, "#/parameters/priority")
 
     async def _token_ids(self, asked: InferRequest, raw: memoryview, model: Model) -> list[list[int]]:
         """The sequences, without padding."""

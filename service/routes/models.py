@@ -65,9 +65,8 @@ def router(serving: Serving, store: Store) -> APIRouter:
 
     @routes.get("/models/{name}/card/{picture}", include_in_schema=False)
     async def picture(name: str, picture: str) -> Response:
-        model = repository.get(name)
-        path = model.folder / picture if model.folder else None
-        if path is None or path.suffix != ".png" or not path.is_file():
+        path = _file(repository.get(name), picture)
+        if path is None or path.suffix != ".png":
             raise UnknownModel(f"the model card of {name!r} has no picture of that name")
         return FileResponse(path, media_type="image/png", headers=HEADERS)
 
@@ -85,7 +84,7 @@ def router(serving: Serving, store: Store) -> APIRouter:
             vocab_size=config.vocab_size,
             pad_id=config.pad_id,
             tokenizer=model.tokenizer is not None,
-            card=f"/models/{model.name}/card" if _card(model) else None,
+            card=f"/models/{model.name}/card" if _file(model, CARD) else None,
         )
 
     return routes
@@ -93,7 +92,7 @@ def router(serving: Serving, store: Store) -> APIRouter:
 
 def _page(model: Model) -> str:
     """Raises UnknownModel where there is no card."""
-    path = _card(model)
+    path = _file(model, CARD)
     if path is None:
         raise UnknownModel(f"version {model.version} of {model.name!r} has no model card ({CARD})")
     with path.open("rb") as file:
@@ -102,6 +101,9 @@ def _page(model: Model) -> str:
     return PAGE.format(title=html.escape(f"{model.name}, version {model.version}"), body=body)
 
 
-def _card(model: Model) -> Path | None:
-    path = model.folder / CARD if model.folder else None
-    return path if path and path.is_file() else None
+def _file(model: Model, name: str) -> Path | None:
+    """A file of the version's folder; None where there is none, or where it is a link to elsewhere."""
+    if model.folder is None:
+        return None
+    path = (model.folder / name).resolve()
+    return path if path.is_relative_to(model.folder.resolve()) and path.is_file() else None

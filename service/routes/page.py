@@ -20,8 +20,11 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
-"""Of every page for people but ``/docs``: it runs and loads what this service serves, nothing else."""
+"""Of every page for people, and of its files: it runs and loads what this service serves, nothing else."""
 
 
 class File(NamedTuple):

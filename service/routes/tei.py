@@ -1,7 +1,6 @@
 """Text Embeddings Inference's dialect, for its clients with the base URL ``.../tei``; the default model answers."""
 
 import importlib.metadata
-from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,6 +9,7 @@ from starlette.responses import Response
 
 from service.dialects import TEI
 from service.errors import NotReady
+from service.health import Health
 from service.routes.call import PROBLEMS, UNKNOWN, Call, Plain, Serving, documented
 from service.schemas.shared import parse
 from service.schemas.tei import ClassifierModel, ModelType, Prediction, TeiInfo, TeiPredictRequest, TeiRefusal
@@ -17,7 +17,7 @@ from service.texts import all_readable
 from service.verdict import label_logits, verdicts
 
 
-def router(serving: Serving, schema: type[TeiPredictRequest], ready: Callable[[], bool]) -> APIRouter:
+def router(serving: Serving, schema: type[TeiPredictRequest], health: Health) -> APIRouter:
     """The routes, whose bodies are of `schema`, a component of the OpenAPI document."""
     routes = APIRouter(tags=["tei"])
     inference = APIRouter(route_class=Plain)
@@ -51,9 +51,9 @@ def router(serving: Serving, schema: type[TeiPredictRequest], ready: Callable[[]
         response_class=Response,
         responses=_refusals({503: "elsewhere"}),
     )
-    async def health() -> Response:
-        if not ready():
-            raise NotReady("unhealthy: send requests elsewhere")
+    async def healthy() -> Response:
+        if reason := health.not_ready:
+            raise NotReady(reason)
         return Response()
 
     @routes.get("/tei/info", summary="What serves", responses=_refusals(UNKNOWN))

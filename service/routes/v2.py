@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import NotReady, UnknownModel
+from service.health import Health
 from service.repository import Model, Repository
 from service.routes.call import PROBLEMS, UNKNOWN, Plain, Serving, documented
 from service.routes.infer import LENGTH, Inference
@@ -46,17 +47,17 @@ Name = Annotated[str, Path(examples=["imdb"])]
 Version = Annotated[str, Path(examples=["1"])]
 
 
-def router(serving: Serving, live: Callable[[], bool], ready: Callable[[], bool]) -> APIRouter:
+def router(serving: Serving, health: Health) -> APIRouter:
     repository, statistics = serving.repository, Statistics()
     described = _inference(serving.settings)
     routes = APIRouter(prefix="/v2", tags=["v2"])
     inference = APIRouter(route_class=Plain)
-    extensions = EXTENSIONS + ["model_repository"] * (serving.settings.admin_key_file is not None)
+    extensions = EXTENSIONS + ["model_repository"] * (serving.settings.admin_keys_file is not None)
     unknown = refusals({404: "no such model, or that version does not serve"})
 
     def check_ready() -> None:
-        if not ready():
-            raise NotReady("the service is draining or an engine thread has ended: send requests elsewhere")
+        if reason := health.not_ready:
+            raise NotReady(reason)
 
     @routes.get("", summary="What serves here, and which extensions it knows")
     async def server() -> ServerMetadata:
@@ -65,8 +66,8 @@ def router(serving: Serving, live: Callable[[], bool], ready: Callable[[], bool]
 
     @routes.get("/health/live", summary="Whether the process can go on", responses=refusals({503: "it cannot"}))
     async def server_live() -> ServerLive:
-        if not live():
-            raise NotReady("an engine thread has ended: start the process again")
+        if reason := health.not_live:
+            raise NotReady(reason)
         return ServerLive()
 
     @routes.get("/health/ready", summary="Whether requests should be sent here", responses=refusals({503: "elsewhere"}))

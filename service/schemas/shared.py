@@ -67,7 +67,7 @@ class Body(BaseModel):
             yield Flaw((name,), f"is one of {len(self.model_extra)} unknown fields; known: {fields}")
 
 
-class Health(BaseModel):
+class HealthReply(BaseModel):
     status: str = Field(examples=["ok"])
 
 

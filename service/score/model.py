@@ -39,7 +39,7 @@ def load(folder: Path, engine: Engine) -> Model:
     digest = version_digest(folder) if (folder / SUMS).is_file() else ""
 
     async def verified() -> Model:
-        batcher = Batcher(engine, Metrics(), queue_tokens=1)
+        batcher = Batcher(engine, Metrics(), queue_tokens=1, queue_requests=1)
         batcher.start()
         return await Verifier(engine, batcher).verified(folder, digest, None)
 

@@ -16,14 +16,15 @@ from service.score.files import Block, Values
 from service.sequence import Sequence
 from service.texts import Encoded, TextError, keep
 from service.verdict import verdicts
+from service.watchdog import Watchdog
 
 Item = TypeVar("Item")
 
 MOST_OPEN = 16
 """Blocks with sequences in the engine: those behind one of long sequences wait for it to be written."""
 
-WATCH_SECONDS = 1.0
-"""Between two looks at whether the engine's threads are alive."""
+WATCH_SECONDS = 4.0
+"""Between two looks for engine threads that are stuck, where nothing comes to its end."""
 
 
 class Work(NamedTuple):
@@ -113,10 +114,11 @@ def compute(works: Iterator[Work], model: Model, engine: Engine) -> Iterator[Don
     """
     blocks: deque[_Open] = deque()
     held: dict[Sequence, tuple[_Open, int]] = {}
+    watchdog = Watchdog()
 
     def collect() -> None:
-        if not select.select([engine.fileno()], [], [], WATCH_SECONDS)[0] and not engine.healthy:
-            raise BackendError("a thread of the engine has ended: go on with --resume")
+        if not select.select([engine.fileno()], [], [], WATCH_SECONDS)[0] and watchdog.look(engine.pulses):
+            raise BackendError("a thread of the engine is stuck in a step: go on with --resume")
         for sequence, result in engine.collect():
             block, index = held.pop(sequence)
             if isinstance(result, Exception):

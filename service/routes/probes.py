@@ -1,42 +1,38 @@
 """For those who watch the service: ``/livez``, ``/readyz``, ``/metrics``."""
 
-from collections.abc import Callable
-
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
 from service.errors import NotReady
+from service.health import Health
 from service.metrics import Metrics
-from service.schemas.shared import Health, problems
+from service.schemas.shared import HealthReply, problems
 
 
-def router(metrics: Metrics, live: Callable[[], bool], ready: Callable[[], bool]) -> APIRouter:
+def router(metrics: Metrics, health: Health) -> APIRouter:
     routes = APIRouter(tags=["health"])
 
     @routes.head("/livez", include_in_schema=False)
     @routes.get(
         "/livez",
         summary="Whether the process can go on; if not, it must be started again",
-        responses=problems({503: "an engine thread has ended"}),
+        responses=problems({503: "the engine is broken"}),
     )
-    async def livez() -> Health:
-        if not live():
-            raise NotReady("an engine thread has ended: start the process again")
-        return Health(status="ok")
+    async def livez() -> HealthReply:
+        if reason := health.not_live:
+            raise NotReady(reason)
+        return HealthReply(status="ok")
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get(
         "/readyz",
         summary="Whether requests should be sent here",
-        responses=problems({503: "draining, or an engine thread has ended, or the default model is not loaded"}),
+        responses=problems({503: "draining, or the engine or the default model cannot answer; detail says which"}),
     )
-    async def readyz() -> Health:
-        if not ready():
-            raise NotReady(
-                "the service is draining, an engine thread has ended, or the default model is not loaded: "
-                "send requests elsewhere"
-            )
-        return Health(status="ready")
+    async def readyz() -> HealthReply:
+        if reason := health.not_ready:
+            raise NotReady(reason)
+        return HealthReply(status="ready")
 
     @routes.get("/metrics", summary="Metrics in the text format of Prometheus", response_class=PlainTextResponse)
     async def expose() -> Response:

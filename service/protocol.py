@@ -1,0 +1,262 @@
+"""HTTP/1.1 connections, bounded in number, bytes and time: uvicorn's protocol, and what that leaves open."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.authorization import is_admin
+from service.dialects import refusal
+from service.errors import Overloaded
+from service.logs import request_id_of
+from service.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+FRAMING = 8
+"""Bytes of chunk sizes and their line ends for each byte of a body, at the most: a chunk of one byte has 5."""
+
+
+class Limits(NamedTuple):
+    """Of all connections of a server; each has its setting of the same name."""
+
+    connections: int
+    header_bytes: int
+    header_seconds: float
+    write_seconds: float
+    """For a client to take what was sent to it."""
+
+
+class Connections:
+    """The open connections of one server."""
+
+    def __init__(
+        self, limits: Limits, metrics: Metrics, draining: Callable[[], bool], check_room: Callable[[int], None]
+    ) -> None:
+        """`check_room`: raises Overloaded where a body of so many bytes has none."""
+        self.limits, self.metrics, self.draining, self.check_room = limits, metrics, draining, check_room
+        self._turned_away = 0
+        self.all: set[Connection] = set()
+        self.resting: dict[Connection, None] = {}
+        """Those on which no request is being answered, since the longest time first."""
+        metrics.watch_connections(lambda: len(self.all))
+
+    def make(self, *args: Any, **kwargs: Any) -> "Connection":
+        """For uvicorn, in the place of the protocol's class."""
+        return Connection(self, *args, **kwargs)
+
+    def enter(self, connection: "Connection") -> None:
+        """A new one; beyond the limit the one that rests longest is closed for it, so that a probe always gets in."""
+        self.all.add(connection)
+        self.resting[connection] = None
+        if len(self.all) > self.limits.connections:
+            oldest = next(iter(self.resting))
+            if oldest is connection:
+                connection.refuse(503, "every connection is busy (LSTMSERVE_MAX_CONNECTIONS): come back later", "busy")
+            else:
+                oldest.abort("crowded_out")
+
+    def leave(self, connection: "Connection") -> None:
+        self.all.discard(connection)
+        self.resting.pop(connection, None)
+
+    def turned_away(self) -> None:
+        """Notes a request that was refused unread; the log has their number, a line a second."""
+        self.metrics.refused(Overloaded.__name__)
+        self.metrics.replied("POST", "none", Overloaded.status, 0.0)
+        if not self._turned_away:
+            asyncio.get_running_loop().call_later(1.0, self._tell)
+        self._turned_away += 1
+
+    def _tell(self) -> None:
+        log.warning("requests refused unread: the queue is full", extra={"requests": self._turned_away})
+        self._turned_away = 0
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. What its client has to send or to take has its time and its bytes, or it is closed.
+
+    Until a request's head is complete, and after its reply while it still sends, it has `header_seconds`; the app
+    bounds the body's time itself.
+    """
+
+    def __init__(self, connections: Connections, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections, self._limits = connections, connections.limits
+        self._overhead = 0
+        """Bytes of the message that comes in which are not its body, and do not frame it."""
+        self._in_head = True
+        self._in_message = False
+        self._reading: asyncio.TimerHandle | None = None
+        """Runs while the client has to send something that is no body."""
+        self._writing: asyncio.TimerHandle | None = None
+        """Runs while the client has to take something."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        self._bound_reading()
+        self._connections.enter(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.leave(self)
+        self._unset_keepalive_if_required()
+        self._unbound_reading()
+        self._unbound_writing()
+        super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        self._overhead += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._overhead > self._limits.header_bytes:
+            self._refuse_head()
+        elif self._answering:
+            self._unbound_reading()
+        else:
+            self._bound_reading()
+
+    def on_message_begin(self) -> None:
+        self._in_head = self._in_message = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers say nothing here
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.header_bytes:
+            self._refuse_head()
+            return
+        if not self._answering and self.parser.get_method() == b"POST" and self._turn_away():
+            return
+        self._connections.resting.pop(self, None)
+        super().on_headers_complete()
+        if self._connections.draining():
+            self.cycle.keep_alive = False
+
+    def _turn_away(self) -> bool:
+        """Where the queue is full, answers without a look at the body, and without a task: that costs a tenth."""
+        path = self.url.decode("latin-1")
+        if is_admin(path):
+            return False
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"0")
+        try:
+            self._connections.check_room(int(length) if length.isdigit() else 0)
+        except Overloaded as error:
+            close = self._connections.draining() or self.expect_100_continue or not self.parser.should_keep_alive()
+            identity = request_id_of(headers.get(b"x-request-id", b"").decode("latin-1"))
+            self._write(
+                refusal(path, error.status, error.detail, identity, headers=error.headers), identity, close=close
+            )
+            self._connections.turned_away()
+            if not close:
+                self.on_response_complete()
+            return True
+        return False
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead -= (1 + FRAMING) * len(body)
+        if self._answering:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._overhead, self._in_message = 0, False
+        if self._answering:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._bound_flushing()
+        elif not self._answering:
+            self._connections.resting[self] = None
+            if self._in_message:
+                self._bound_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._bound_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unbound_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.abort("idle")
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(400, "this is not HTTP/1.1 as RFC 9112 has it: send a well-formed request", "malformed")
+
+    def refuse(self, status: int, detail: str, reason: str) -> None:
+        """Ends the connection with a problem: the reply to what is coming in, after those to what came before it."""
+        self._connections.metrics.closed(reason)
+        if self._answering and (self._in_head or not self._in_message or self.pipeline):
+            self.cycle.keep_alive = False  # those who were asked before it are answered, it is not
+            return
+        if not (self._answering and self.cycle.response_started):
+            identity = request_id_of("")
+            self._write(refusal("/", status, detail, identity), identity, close=True)
+        else:
+            self.transport.close()
+
+    def _write(self, reply: Response, identity: str, *, close: bool) -> None:
+        """A reply that is not the app's."""
+        headers = [
+            *reply.raw_headers,
+            (b"x-request-id", identity.encode()),
+            *([(b"connection", b"close")] if close else []),
+        ]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(STATUS_LINE[reply.status_code] + head + b"\r\n" + bytes(reply.body))
+        if close:
+            self.transport.close()
+            self._bound_flushing()
+
+    def abort(self, reason: str) -> None:
+        """Ends the connection at once, whatever its client has not taken."""
+        self._connections.metrics.closed(reason)
+        self.transport.abort()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _bound_reading(self) -> None:
+        if self._reading is None:
+            self._reading = self.loop.call_later(self._limits.header_seconds, self._refuse_slow)
+
+    def _unbound_reading(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            self._reading = None
+
+    def _bound_writing(self) -> None:
+        if self._writing is None:
+            self._writing = self.loop.call_later(self._limits.write_seconds, self.abort, "not_reading")
+
+    def _bound_flushing(self) -> None:
+        """It is closed as soon as its client has taken what was written."""
+        if self.transport.get_write_buffer_size():
+            self._bound_writing()
+
+    def _unbound_writing(self) -> None:
+        if self._writing:
+            self._writing.cancel()
+            self._writing = None
+
+    def _refuse_slow(self) -> None:
+        if not (self._in_head and self._in_message):  # it has asked nothing, or has its answer
+            self.abort("idle")
+            return
+        limit = f"{self._limits.header_seconds:g} s (LSTMSERVE_HEADER_SECONDS)"
+        self.refuse(408, f"the request's head was not complete after {limit}: send it at once", "head_slow")
+
+    def _refuse_head(self) -> None:
+        limit = f"{self._limits.header_bytes} bytes (LSTMSERVE_MAX_HEADER_BYTES)"
+        self.refuse(431, f"request line and headers are over the limit of {limit}: send fewer or shorter", "head_large")

@@ -1,0 +1,33 @@
+"""An app on a real socket, behind the service's own server, in a thread of the test's process."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+from fastapi import FastAPI
+
+from service.server import make_server
+from service.settings import Settings
+from tests.fake_engine import LIMITS
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI, **settings: object) -> Iterator[int]:
+    """The port on which the app is served; `settings`: of the server."""
+    server = make_server(app, Settings.model_validate({**LIMITS, "shutdown_seconds": 5, **settings}))
+
+    async def serve(listener: socket.socket) -> None:
+        async with app.router.lifespan_context(app):
+            await server.serve(sockets=[listener])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(serve(listener)))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
