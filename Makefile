@@ -14,7 +14,7 @@ FAULTS := build/faults/.made
 SERVE := $(firstword $(wildcard $(DEVELOP)) .venv/.serve)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test sanitize lint bench
+.PHONY: help install serve test sanitize fuzz soak overload lint bench lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -50,6 +50,15 @@ NATIVE_CORE=$$(echo $$folder/_core.*.so) ASAN_OPTIONS=detect_leaks=0 \
 grep -q '<testcase [^>]*/>' $$folder/tests.xml || { echo "sanitize: every test was skipped" >&2; exit 1; }
 endef
 
+fuzz: $(DEVELOP) $(FAULTS) ## twenty times the malformed input that the tests have; FUZZ=100 for more
+	FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest tests/test_fuzz_*.py
+
+overload: $(DEVELOP) ## far more load than the service can bear; what it then still does; takes five minutes
+	$(BIN)/python -m benchmarks.overload
+
+soak: $(DEVELOP) ## everything at once, every answer checked, for ten minutes; MINUTES=60 for more
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),10)
+
 lint: $(DEVELOP) ## check style, format and types
 	$(BIN)/ruff check . deploy/check-container
 	$(BIN)/ruff format --check . deploy/check-container
@@ -60,15 +69,27 @@ lint: $(DEVELOP) ## check style, format and types
 bench: $(DEVELOP) ## measure engines and service on this machine, beside others; takes a quarter of an hour
 	$(BIN)/python -m benchmarks
 
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock" $(UPGRADE)
+lock: $(DEVELOP) ## pin the dependencies again; UPGRADE=--upgrade takes the newest
+	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], \
+	"cmake", "ninja", sep="\n")' | $(LOCK) - --output-file requirements-build.lock
+	echo torch | $(LOCK) pyproject.toml --extra dev --excludes /dev/stdin --constraint requirements.lock \
+		--constraint requirements-build.lock --output-file requirements-dev.lock
+
 # Stamps: written after a whole installation, so that the next call installs nothing until what is installed changes.
 # Serving needs no torch on a CPU, unless the native engine could not be built.
+.venv/.develop: LOCKED := --requirement requirements-dev.lock
+.venv/.serve: LOCKED := --requirement requirements.lock --requirement requirements-build.lock
 .venv/.develop: WANTED := "$(TORCH)" -e ".[dev]"
 .venv/.serve: WANTED := -e .
-.venv/.develop .venv/.serve: pyproject.toml CMakeLists.txt $(wildcard native/*)
+.venv/.develop .venv/.serve: pyproject.toml CMakeLists.txt $(wildcard requirements*.lock native/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("lstm-serve needs Python 3.11 or newer, \
 	$(PYTHON) is %d.%d: name another, as in make PYTHON=python3.12" % (v[0], v[1]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(WANTED)
+	$(BIN)/python -m pip install --quiet --require-hashes $(LOCKED)
+	$(BIN)/python -m pip install --quiet --no-build-isolation $(WANTED)
 	@$(BIN)/python -c 'import service.engine._core' 2>/dev/null || { echo "the native engine was not built (it needs a \
 	C++17 compiler and Python.h; pip install -v . shows why): torch takes its place" >&2; \
 	$(BIN)/python -m pip install --quiet "$(TORCH)"; }

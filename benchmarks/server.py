@@ -1,5 +1,6 @@
 """The servers under measurement, as processes on this machine."""
 
+import contextlib
 import os
 import re
 import signal
@@ -62,6 +63,21 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def descriptors(self) -> int:
+        """Open ones, of all its processes."""
+        return sum(1 for pid in self._pids() for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+    def ready(self) -> None:
+        """Waits until it is. Raises RuntimeError."""
+        while self._process.poll() is None and time.perf_counter() < self._began + START_SECONDS:
+            with (
+                contextlib.suppress(urllib.error.URLError, ConnectionError),
+                urllib.request.urlopen(f"{self.url}/readyz"),
+            ):
+                return
+            time.sleep(0.005)
+        raise RuntimeError(f"{self._name} is not ready within {START_SECONDS} seconds of its start")
 
     def precision(self) -> str:
         """What it computes in, as its metrics say; float32 where they do not."""

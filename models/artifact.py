@@ -7,14 +7,19 @@
     SHA256SUMS          digests of the above, in the form of sha256sum(1), written last: no version without it
 
 Anything else in the folder (README.md, plots, metrics) is not covered. The digests detect damage, not forgery.
+
+Whatever the files hold, to read a version takes 2 GiB at most, beside two and a half times its weights in float32: a
+file over its limit in `MOST_BYTES` is not read, nor weights larger than the configuration's tensors.
 """
 
 import contextlib
 import hashlib
 import json
+import math
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -24,6 +29,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.types import FailFast
+from pydantic_core import from_json
 
 from models.config import ModelConfig, first_error
 from models.durable import sync_folder, write_durably
@@ -39,16 +46,25 @@ CONFIG, WEIGHTS, TOKENIZER, GOLDEN, SUMS = (
 )
 CARD = "README.md"
 REQUIRED = (CONFIG, WEIGHTS, GOLDEN)
+MOST_HEADER = 1 << 20
+"""Bytes that describe the tensors in a weights file, at most."""
+MOST_BYTES = {CONFIG: 1 << 20, WEIGHTS: 1 << 32, TOKENIZER: 1 << 24, GOLDEN: 1 << 22, SUMS: 1 << 12}
+"""Of each file; a multiple of them is taken in memory while they are read."""
 NAME, VERSION = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII), re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 """Names of the two folders of a version in a store, NAME/VERSION; others are not served."""
 Weights = Mapping[str, npt.NDArray[np.float32]]
+
+
+MOST_REASON = 400
+"""Characters of what is said of a file, which may repeat what stands in it."""
 
 
 class ArtifactError(ValueError):
     """A folder that is not a whole and consistent model version; the message names the file and the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        line = "".join(character if character.isprintable() else " " for character in reason[:MOST_REASON])
+        super().__init__(f"{path}: {line}")
 
 
 class _Document(BaseModel):
@@ -59,12 +75,12 @@ class GoldenCase(_Document):
     """An input and the reference's float32 logits ``[num_logits]``."""
 
     text: str | None = None
-    token_ids: list[int] = Field(min_length=1)
-    logits: list[Annotated[float, Field(allow_inf_nan=False)]]
+    token_ids: Annotated[list[int], Field(min_length=1), FailFast()]
+    logits: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], FailFast()]
 
 
 class _Golden(_Document):
-    cases: list[GoldenCase] = Field(min_length=1)
+    cases: Annotated[list[GoldenCase], Field(min_length=1), FailFast()]
 
 
 class _Config(_Document):
@@ -102,7 +118,8 @@ def _is_file(path: Path) -> bool:
 
 def version_digest(folder: Path) -> str:
     """Of the list of the version's digests: another one, and it is not the same version any more. Raises OSError."""
-    return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()
+    with (folder / SUMS).open("rb") as file:
+        return hashlib.sha256(file.read(MOST_BYTES[SUMS] + 1)).hexdigest()
 
 
 def read_artifact(folder: Path) -> Artifact:
@@ -110,11 +127,19 @@ def read_artifact(folder: Path) -> Artifact:
 
     Raises ArtifactError, naming the file and the reason.
     """
-    files = _read_files(folder)
-    config = _read_config(folder / CONFIG, files[CONFIG])
-    weights = _read_weights(folder / WEIGHTS, files[WEIGHTS], config)
-    tokenizer = _read_tokenizer(folder / TOKENIZER, files[TOKENIZER], config) if TOKENIZER in files else None
-    return Artifact(config, weights, tokenizer, _read_golden(folder / GOLDEN, files[GOLDEN], config))
+    sums = _sums(folder)
+
+    def covered(name: str, most: int = 1 << 62) -> tuple[Path, bytes]:
+        content = _read(folder / name, min(most, MOST_BYTES[name]))
+        if hashlib.sha256(content).hexdigest() != sums[name]:
+            raise ArtifactError(folder / name, f"differs from its digest in {SUMS}: damaged, or changed afterwards")
+        return folder / name, content
+
+    config = _read_config(*covered(CONFIG))
+    values = sum(map(math.prod, config.tensor_shapes().values()))
+    weights = _read_weights(*covered(WEIGHTS, 4 * values + MOST_HEADER), config)
+    tokenizer = _read_tokenizer(*covered(TOKENIZER), config) if TOKENIZER in sums else None
+    return Artifact(config, weights, tokenizer, _read_golden(*covered(GOLDEN), config, tokenizer))
 
 
 def write_artifact(
@@ -166,8 +191,8 @@ def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def _read_files(folder: Path) -> dict[str, bytes]:
-    """Contents of the covered files, each of which has the digest that SHA256SUMS gives."""
+def _sums(folder: Path) -> dict[str, str]:
+    """The digest of each covered file."""
     if not folder.is_dir():
         raise ArtifactError(folder, "no such folder")
     if not (folder / SUMS).exists() and (versions := complete_versions(folder)):
@@ -177,24 +202,26 @@ def _read_files(folder: Path) -> dict[str, bytes]:
         raise ArtifactError(folder / SUMS, f"does not cover {missing[0]}")
     if TOKENIZER not in sums and (folder / TOKENIZER).exists():
         raise ArtifactError(folder / TOKENIZER, f"is not covered by {SUMS}")
-    files = {}
-    for name, digest in sums.items():
-        files[name] = _read(folder / name)
-        if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise ArtifactError(folder / name, f"differs from its digest in {SUMS}: damaged, or changed afterwards")
-    return files
+    return sums
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int) -> bytes:
+    """The content of a file of at most so many bytes; a pipe or a device would never come to its end."""
     try:
-        return path.read_bytes()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(path, "is not a regular file")
+        if status.st_size > most:
+            raise ArtifactError(path, f"has {status.st_size} bytes, at most {most} are read")
+        with path.open("rb") as file:
+            return file.read(status.st_size)
     except OSError as error:
         raise ArtifactError(path, f"cannot be read: {error.strerror}") from error
 
 
 def _read_sums(path: Path) -> dict[str, str]:
     sums: dict[str, str] = {}
-    *lines, rest = _read(path).decode(errors="replace").split("\n")
+    *lines, rest = _read(path, MOST_BYTES[SUMS]).decode(errors="replace").split("\n")
     if rest or not lines:
         raise ArtifactError(path, "is cut short: the version is not complete")
     for number, line in enumerate(lines, start=1):
@@ -207,7 +234,7 @@ def _read_sums(path: Path) -> dict[str, str]:
 
 def _read_config(path: Path, content: bytes) -> ModelConfig:
     try:
-        version = json.loads(content).get("format_version")
+        version = from_json(content).get("format_version")
     except (ValueError, AttributeError) as error:
         raise ArtifactError(path, f"is not a JSON object: {error}") from error
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -221,6 +248,8 @@ def _read_config(path: Path, content: bytes) -> ModelConfig:
 
 
 def _read_weights(path: Path, content: bytes, config: ModelConfig) -> Weights:
+    if (header := int.from_bytes(content[:8], "little")) > MOST_HEADER:
+        raise ArtifactError(path, f"is not a safetensors file of float tensors: its header has {header} bytes")
     try:
         tensors = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
@@ -255,7 +284,7 @@ def _read_tokenizer(path: Path, content: bytes, config: ModelConfig) -> Tokenize
     return tokenizer
 
 
-def _read_golden(path: Path, content: bytes, config: ModelConfig) -> list[GoldenCase]:
+def _read_golden(path: Path, content: bytes, config: ModelConfig, tokenizer: Tokenizer | None) -> list[GoldenCase]:
     try:
         cases = _Golden.model_validate_json(content).cases
     except ValidationError as error:
@@ -267,4 +296,18 @@ def _read_golden(path: Path, content: bytes, config: ModelConfig) -> list[Golden
             raise ArtifactError(path, f"case {number} is longer than the model's {config.max_length} tokens")
         if not all(0 <= token < config.vocab_size for token in case.token_ids):
             raise ArtifactError(path, f"case {number} has a token id outside the vocabulary of {config.vocab_size}")
+    if tokenizer is not None:
+        _check_texts(path, cases, config, tokenizer)
     return cases
+
+
+def _check_texts(path: Path, cases: list[GoldenCase], config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Raises ArtifactError where the tokenizer reads the text of a case otherwise than it was read."""
+    spoken = [(number, case.text) for number, case in enumerate(cases) if case.text is not None]
+    try:
+        read = tokenizer.encode([text for _, text in spoken])
+    except (ValueError, RuntimeError) as error:
+        raise ArtifactError(path, f"a text cannot be tokenised: {error}") from error
+    for (number, _), token_ids in zip(spoken, read, strict=True):
+        if token_ids[: config.max_length] != cases[number].token_ids:
+            raise ArtifactError(path, f"case {number} has other token ids than {TOKENIZER} gives its text")

@@ -12,6 +12,9 @@ Output = Literal["softmax", "sigmoid", "binary"]
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 """Rows of a weight matrix per hidden unit, in PyTorch's gate order (lstm: i, f, g, o; gru: r, z, n)."""
 
+MOST = 1 << 30
+"""Of any size: token ids and lengths are then 32-bit integers everywhere."""
+
 
 class ModelConfig(BaseModel):
     """Embedding -> recurrent layers -> pooling -> linear, with the semantics of ``torch.nn.LSTM/GRU/RNN``."""
@@ -19,9 +22,9 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     cell: Cell = "lstm"
-    vocab_size: int = Field(ge=1, description="rows of the embedding")
-    embedding_dim: int = Field(ge=1)
-    hidden_size: int = Field(ge=1, description="units of one direction of one layer")
+    vocab_size: int = Field(ge=1, le=MOST, description="rows of the embedding")
+    embedding_dim: int = Field(ge=1, le=MOST)
+    hidden_size: int = Field(ge=1, le=MOST, description="units of one direction of one layer")
     num_layers: int = Field(default=1, ge=1, le=4)
     bidirectional: bool = False
     proj_size: int = Field(default=0, ge=0, description="size of the projected hidden state (lstm only); 0: none")
@@ -30,9 +33,9 @@ class ModelConfig(BaseModel):
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1, strict=False)] = ("last",)
     labels: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
     pad_id: int = Field(default=0, ge=0)
-    max_length: int = Field(default=4096, ge=1, description="most tokens of one sequence")
+    max_length: int = Field(default=4096, ge=1, le=MOST, description="most tokens of one sequence")
     output: Output = "softmax"
-    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False, description="divides logits to make scores")
+    temperature: float = Field(default=1.0, ge=1e-3, le=1e3, description="divides logits to make scores")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

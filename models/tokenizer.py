@@ -1,9 +1,13 @@
 """Word-level tokenizer over Hugging Face ``tokenizers``: text in, token ids out. No torch."""
 
+import base64
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
-from typing import Self
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
 
+from pydantic_core import from_json
 from tokenizers import Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers.models import WordLevel
@@ -11,6 +15,13 @@ from tokenizers.trainers import WordLevelTrainer
 
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
+
+MOST_PARTS = 64
+"""Normalizers and pre-tokenizers of one tokenizer, at most."""
+MOST_GROWTH = 128
+"""Bytes that its normalizers may make of one, at most; those of models in use make up to a hundred."""
+MOST_PIECE, MOST_PIECES = 1 << 10, 1 << 22
+"""Bytes of one piece, and of all pieces of a unigram model, at most: each takes up to 350 in memory."""
 
 
 class Tokenizer:
@@ -52,9 +63,12 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, document: str) -> Self:
-        """Raises ValueError when the document is not a tokenizer."""
+        """Raises ValueError when the document is not a tokenizer, or not one that is safe to use."""
         try:
-            return cls(HFTokenizer.from_str(document))
+            parsed = from_json(document)
+            _check(parsed)
+            with _no_panic():
+                return cls(HFTokenizer.from_str(json.dumps(parsed, ensure_ascii=False)))  # each key once
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"not a Hugging Face tokenizer: {error}") from error
 
@@ -74,11 +88,88 @@ class Tokenizer:
         return self._tokenizer.token_to_id(token) if token is not None else model.get("unk_id")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text; a text without any token gives an empty list."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Token ids of each text; a text without any token gives an empty list.
+
+        Raises RuntimeError where the tokenizer cannot: no token stands for what is unknown, or its regular expression
+        gives up.
+        """
+        with _no_panic():
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of a text stands in it, as offsets of code points ``[start, end)``."""
-        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)  # encode alone keeps the GIL
+        """Where each token of a text stands in it, as offsets of code points ``[start, end)``; raises as `encode`."""
+        with _no_panic():
+            (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)  # encode alone keeps the GIL
         return encoding.offsets
+
+
+@contextlib.contextmanager
+def _no_panic() -> Iterator[None]:
+    """Raises RuntimeError for what goes wrong in the library: it raises bare Exception, or panics, which is none."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from error
+
+
+def _check(document: Any) -> None:
+    """Raises ValueError for what the library would take without end of memory for, so that the process ends.
+
+    What is of another form than it expects is left to it.
+    """
+    for processor in _parts(document.get("post_processor")):
+        if processor["type"] == "TemplateProcessing" and sum("Sequence" in each for each in processor["single"]) != 1:
+            raise ValueError("its template does not hold the text once")
+    normalizers, splitters = _parts(document.get("normalizer")), _parts(document.get("pre_tokenizer"))
+    if len(normalizers) + len(splitters) > MOST_PARTS:
+        raise ValueError(f"has more than {MOST_PARTS} normalizers and pre-tokenizers")
+    if (growth := math.prod(map(_growth, normalizers))) > MOST_GROWTH:
+        raise ValueError(f"its normalizers may make {growth} bytes of one, at most {MOST_GROWTH} are taken")
+    if document["model"].get("dropout"):
+        raise ValueError("its model has a dropout: the same text would give other tokens each time")
+    if isinstance(pieces := document["model"]["vocab"], list):
+        sizes = [len(piece.encode()) for piece, _ in pieces]
+        if max(sizes, default=0) > MOST_PIECE or sum(sizes) > MOST_PIECES:
+            raise ValueError(f"has pieces of more than {MOST_PIECE} bytes, or of {MOST_PIECES} together")
+
+
+def _parts(part: Any) -> list[Any]:
+    """A normalizer, a pre-tokenizer or a post-processor, or those of a sequence."""
+    if not part:
+        return []
+    if part["type"] != "Sequence":
+        return [part]
+    (inner,) = (value for name, value in part.items() if name in ("normalizers", "pretokenizers", "processors"))
+    return [each for one in inner for each in _parts(one)]
+
+
+def _growth(normalizer: Any) -> int:
+    """How many bytes it makes of one, at most."""
+    match normalizer["type"]:
+        case "Replace":
+            pattern = normalizer["pattern"].get("String")
+            content = len(normalizer["content"].encode())
+            return max(1, math.ceil(content / len(pattern.encode()))) if pattern else 1 + content
+        case "Prepend":
+            return 1 + len(normalizer["prepend"].encode())
+        case "Precompiled":
+            return _longest_replacement(base64.b64decode(normalizer["precompiled_charsmap"], validate=True))
+        case "NFKC" | "NFKD":
+            return 11  # U+FDFA
+        case "BertNormalizer":
+            return 8
+        case "NFC" | "NFD" | "Lowercase" | "ByteLevel":
+            return 3
+        case _:
+            return 1
+
+
+def _longest_replacement(charsmap: bytes) -> int:
+    """Of a map by SentencePiece: in four bytes the size of a trie, the trie, then replacements that end with a NUL."""
+    trie = int.from_bytes(charsmap[:4], "little")
+    if trie % 4 or not 4 <= trie <= len(charsmap) - 4:
+        raise ValueError("its precompiled_charsmap is damaged")
+    return max(1, *map(len, charsmap[4 + trie :].split(b"\0")))

@@ -17,8 +17,15 @@ START_SECONDS = 60
 class Server:
     """``python -m service`` on a free loopback port; a context manager that never leaves it running."""
 
-    def __init__(self, store: Path, *flags: str, prefix: Sequence[str] = (), **environment: str) -> None:
-        command = [*prefix, sys.executable, "-m", "service", "--store", str(store), "--port", "0", *flags]
+    def __init__(
+        self,
+        store: Path,
+        *flags: str,
+        prefix: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "service"),
+        **environment: str,
+    ) -> None:
+        command = [*prefix, sys.executable, *program, "--store", str(store), "--port", "0", *flags]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LSTMSERVE_")}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**inherited, **environment})
         self.prefix = prefix

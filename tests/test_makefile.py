@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TARGETS = ["help", "install", "serve", "test", "sanitize", "lint", "bench"]
-DEVELOPMENT = ["install", "test", "sanitize", "lint", "bench"]
+TARGETS = ["help", "install", "serve", "test", "sanitize", "fuzz", "overload", "soak", "lint", "bench", "lock"]
+DEVELOPMENT = [target for target in TARGETS if target not in ("help", "serve")]
 
 PYTHON = """#!/bin/sh
 echo "$@" >>asked
@@ -29,8 +29,8 @@ esac
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What installation reads."""
-    for name in ("Makefile", "pyproject.toml", "CMakeLists.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for path in (ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "CMakeLists.txt", *ROOT.glob("*.lock")):
+        shutil.copy(path, tmp_path)
     (tmp_path / "native").mkdir()
     (tmp_path / "native" / "cell.cpp").touch()
     return tmp_path
@@ -54,7 +54,7 @@ def stamp(path: Path, age: int) -> None:
     path.parent.mkdir(exist_ok=True)
     path.touch()
     checkout = path.parent.parent
-    read = [checkout / "pyproject.toml", checkout / "CMakeLists.txt", checkout / "native" / "cell.cpp"]
+    read = [*checkout.glob("*.*"), checkout / "native" / "cell.cpp"]
     seconds = max(file.stat().st_mtime for file in read) + age
     os.utime(path, (seconds, seconds))
 
@@ -80,8 +80,9 @@ def test_every_target_exists(checkout: Path, target: str) -> None:
 
 @pytest.mark.parametrize("target", DEVELOPMENT)
 def test_a_fresh_machine_gets_all_that_development_needs(checkout: Path, target: str) -> None:
-    wanted = r'-m venv \.venv\n.* pip install .*"torch==[\d.]+" -e "\.\[dev\]"'
-    assert re.search(wanted, plan(checkout, target))
+    venv, hashes = r"-m venv \.venv\n", r".* pip install .*--require-hashes --requirement requirements-dev\.lock\n"
+    package = r'.* pip install .*--no-build-isolation "torch==[\d.]+" -e "\.\[dev\]"'
+    assert re.search(venv + hashes + package, plan(checkout, target))
 
 
 @pytest.mark.parametrize("built", [True, False])
@@ -92,15 +93,17 @@ def test_serving_gets_torch_only_where_the_native_engine_is_not_built(checkout: 
     assert done.returncode == 0, done.stderr
     asked = (checkout / "asked").read_text().splitlines()
     installed = [line for line in asked if line.startswith("-m pip install")]
-    package, torch = "-m pip install --quiet -e .", r"-m pip install --quiet torch==[\d.]+"
-    assert re.fullmatch(package if built else f"{package}\n{torch}", "\n".join(installed))
+    files = "--requirement requirements.lock --requirement requirements-build.lock"
+    package, torch = "-m pip install --quiet --no-build-isolation -e .", r"-m pip install --quiet torch==[\d.]+"
+    assert installed[:2] == [f"-m pip install --quiet --require-hashes {files}", package]
+    assert re.fullmatch("" if built else torch, "\n".join(installed[2:]))
     said = r"" if built else r"the native engine was not built \(.*C\+\+17 compiler.*\): torch takes its place\n"
     assert re.fullmatch(said, done.stderr)
     assert asked[-1] == "-m service"
 
 
 @pytest.mark.parametrize(("target", "stamped"), [("serve", ".serve"), ("serve", ".develop"), ("test", ".develop")])
-@pytest.mark.parametrize("changed", ["pyproject.toml", "CMakeLists.txt", "native/cell.cpp"])
+@pytest.mark.parametrize("changed", ["pyproject.toml", "CMakeLists.txt", "requirements.lock", "native/cell.cpp"])
 def test_installs_again_only_when_something_changes(checkout: Path, target: str, stamped: str, changed: str) -> None:
     stamp(checkout / ".venv" / stamped, age=1)
     (checkout / "build/kserve-venv").mkdir(parents=True)
