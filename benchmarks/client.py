@@ -126,12 +126,12 @@ async def closed_loop(url: str, requests: Sequence[bytes], connections: int, sec
 
 
 async def open_loop(
-    url: str, requests: Sequence[bytes], arrivals: Sequence[float], connections: int = 128
+    url: str, requests: Sequence[bytes], arrivals: Sequence[float], connections: int = 128, *, pooled: bool = False
 ) -> list[Reply]:
     """Sends the next of `requests` at each of `arrivals`, ascending seconds from the start, whatever was answered.
 
-    With none of the connections free a request waits for one: its latency counts from when it was due.
-    Raises ConnectionError.
+    With none of the connections free a request waits for one: its latency counts from when it was due. `pooled`: the
+    connection that was used last goes first, as in a client's pool. Raises ConnectionError.
     """
     replies: list[Reply] = []
     due: deque[tuple[int, float]] = deque()
@@ -140,7 +140,7 @@ async def open_loop(
     def send() -> None:
         while due and free:
             number, when = due.popleft()
-            free.popleft().send(number, requests[number], when)
+            (free.pop if pooled else free.popleft)().send(number, requests[number], when)
 
     def answered(connection: Connection, reply: Reply) -> None:
         replies.append(reply)

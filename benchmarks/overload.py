@@ -29,8 +29,8 @@ LARGE = 32
 """Sequences of a large request."""
 CONNECTIONS = 3000
 """Of the open loop: more than there are requests that wait."""
-PROBES = 10
-"""Requests a second to each of the routes that must answer throughout."""
+PROBES = {"/livez": 10, "/metrics": 1}
+"""Requests a second to the routes that must answer throughout; a scrape costs 5 ms, and comes every 15 s in truth."""
 GOODPUT, WAIT, PROBE_MS, AFTER_SECONDS = 0.9, 2.0, 100.0, 1.0
 """The promises: of the peak; of the queue bound's computed wait; of /livez and /metrics; until all is as before."""
 GROWTH_MB = 50.0
@@ -156,7 +156,7 @@ async def watched(server: Server, load: Load, rate: float, seconds: float) -> Wa
     """An open loop of so many requests a second, at random times."""
     draw = np.random.default_rng(0)
     arrivals = np.cumsum(draw.exponential(1 / rate, int(rate * seconds))).tolist()
-    probes = np.arange(0, seconds, 1 / PROBES).tolist()
+    probes = {path: np.arange(0, seconds, 1 / rate).tolist() for path, rate in PROBES.items()}
     memory: list[float] = []
 
     async def look() -> None:
@@ -166,9 +166,8 @@ async def watched(server: Server, load: Load, rate: float, seconds: float) -> Wa
 
     looking = asyncio.ensure_future(look())
     replies, livez, metrics = await asyncio.gather(
-        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS),
-        client.open_loop(server.url, [client.get("/livez")], probes, connections=1),
-        client.open_loop(server.url, [client.get("/metrics")], probes, connections=1),
+        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS, pooled=True),
+        *(client.open_loop(server.url, [client.get(path)], times, 1) for path, times in probes.items()),
     )
     looking.cancel()
     # the generator's own lateness is not the service's

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from service.engine import Engine
 from service.errors import DeadlineExceeded, EngineFailed, NotReady, ServiceError
 from service.metrics import Metrics
-from service.scheduler import Scheduler
+from service.scheduler import Reservation, Scheduler
 from service.sequence import Outcome, Sequence
 
 log = logging.getLogger(__name__)
@@ -79,10 +79,17 @@ class Batcher:
             self._stop("the engine is broken, the log has the cause: send the request elsewhere")
             self.broken.set()
 
-    def check_room(self, body_bytes: int) -> None:
-        """Raises Overloaded where something waits, and a request of so long a body would hardly fit beside it."""
+    def check_room(self, body_bytes: int, *, behind: bool = False) -> None:
+        """Raises Overloaded where something waits, and a request of so long a body would hardly fit beside it.
+
+        `behind`: or beside those whose bodies have come and that have not been admitted yet.
+        """
         if self._scheduler.requests:
-            self._scheduler.check_room(body_bytes // BYTES_A_TOKEN)
+            self._scheduler.check_room(body_bytes // BYTES_A_TOKEN, behind=behind)
+
+    def reserve(self, body_bytes: int) -> Reservation:
+        """For a request whose body has come, until it asks to `run`."""
+        return Reservation(self._scheduler, body_bytes // BYTES_A_TOKEN)
 
     async def run(
         self,

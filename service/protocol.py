@@ -9,10 +9,12 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.authorization import is_admin
+from service.batcher import Batcher
 from service.dialects import refusal
 from service.errors import Overloaded
 from service.logs import request_id_of
 from service.metrics import Metrics
+from service.scheduler import Reservation
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,8 @@ class Limits(NamedTuple):
 class Connections:
     """The open connections of one server."""
 
-    def __init__(
-        self, limits: Limits, metrics: Metrics, draining: Callable[[], bool], check_room: Callable[[int], None]
-    ) -> None:
-        """`check_room`: raises Overloaded where a body of so many bytes has none."""
-        self.limits, self.metrics, self.draining, self.check_room = limits, metrics, draining, check_room
+    def __init__(self, limits: Limits, metrics: Metrics, draining: Callable[[], bool], batcher: Batcher) -> None:
+        self.limits, self.metrics, self.draining, self.batcher = limits, metrics, draining, batcher
         self._turned_away = 0
         self.all: set[Connection] = set()
         self.resting: dict[Connection, None] = {}
@@ -57,7 +56,7 @@ class Connections:
             if oldest is connection:
                 connection.refuse(503, "every connection is busy (LSTMSERVE_MAX_CONNECTIONS): come back later", "busy")
             else:
-                oldest.abort("crowded_out")
+                oldest.end("crowded_out")
 
     def leave(self, connection: "Connection") -> None:
         self.all.discard(connection)
@@ -90,6 +89,9 @@ class Connection(HttpToolsProtocol):
         """Bytes of the message that comes in which are not its body, and do not frame it."""
         self._in_head = True
         self._in_message = False
+        self._body_bytes = 0
+        self._reservation: Reservation | None = None
+        """Of the request that is being answered, once its body has come."""
         self._reading: asyncio.TimerHandle | None = None
         """Runs while the client has to send something that is no body."""
         self._writing: asyncio.TimerHandle | None = None
@@ -97,11 +99,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
-        self._bound_reading()
+        self._bound_rest()
         self._connections.enter(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.leave(self)
+        self._release()
         self._unset_keepalive_if_required()
         self._unbound_reading()
         self._unbound_writing()
@@ -114,10 +117,12 @@ class Connection(HttpToolsProtocol):
             return
         if self._overhead > self._limits.header_bytes:
             self._refuse_head()
-        elif self._answering:
-            self._unbound_reading()
-        else:
+        elif self._in_message and not self._answering:
             self._bound_reading()
+        else:
+            self._unbound_reading()
+            if not self._answering:
+                self._bound_rest()
 
     def on_message_begin(self) -> None:
         self._in_head = self._in_message = True
@@ -147,7 +152,7 @@ class Connection(HttpToolsProtocol):
         headers = dict(self.headers)
         length = headers.get(b"content-length", b"0")
         try:
-            self._connections.check_room(int(length) if length.isdigit() else 0)
+            self._connections.batcher.check_room(int(length) if length.isdigit() else 0, behind=True)
         except Overloaded as error:
             close = self._connections.draining() or self.expect_100_continue or not self.parser.should_keep_alive()
             identity = request_id_of(headers.get(b"x-request-id", b"").decode("latin-1"))
@@ -162,6 +167,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._overhead -= (1 + FRAMING) * len(body)
+        self._body_bytes += len(body)
         if self._answering:
             super().on_body(body)
 
@@ -169,8 +175,13 @@ class Connection(HttpToolsProtocol):
         self._overhead, self._in_message = 0, False
         if self._answering:
             super().on_message_complete()
+            if self._body_bytes and not self.pipeline and not self._reservation:
+                self._reservation = self._connections.batcher.reserve(self._body_bytes)
+                self.cycle.scope["state"]["reservation"] = self._reservation
+        self._body_bytes = 0
 
     def on_response_complete(self) -> None:
+        self._release()
         super().on_response_complete()
         if self.transport.is_closing():
             self._bound_flushing()
@@ -188,7 +199,7 @@ class Connection(HttpToolsProtocol):
         self._unbound_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        self.abort("idle")
+        self.end("idle")
 
     def send_400_response(self, msg: str) -> None:
         self.refuse(400, "this is not HTTP/1.1 as RFC 9112 has it: send a well-formed request", "malformed")
@@ -218,18 +229,31 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             self._bound_flushing()
 
-    def abort(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         """Ends the connection at once, whatever its client has not taken."""
         self._connections.metrics.closed(reason)
-        self.transport.abort()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _bound_rest(self) -> None:
+        if self.timeout_keep_alive_task is None:
+            delay, handler = self.timeout_keep_alive, self.timeout_keep_alive_handler
+            self.timeout_keep_alive_task = self.loop.call_later(delay, handler)
+
     def _bound_reading(self) -> None:
         if self._reading is None:
             self._reading = self.loop.call_later(self._limits.header_seconds, self._refuse_slow)
+
+    def _release(self) -> None:
+        if self._reservation:
+            self._reservation.release()
+            self._reservation = None
 
     def _unbound_reading(self) -> None:
         if self._reading:
@@ -238,7 +262,7 @@ class Connection(HttpToolsProtocol):
 
     def _bound_writing(self) -> None:
         if self._writing is None:
-            self._writing = self.loop.call_later(self._limits.write_seconds, self.abort, "not_reading")
+            self._writing = self.loop.call_later(self._limits.write_seconds, self.end, "not_reading")
 
     def _bound_flushing(self) -> None:
         """It is closed as soon as its client has taken what was written."""
@@ -252,7 +276,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse_slow(self) -> None:
         if not (self._in_head and self._in_message):  # it has asked nothing, or has its answer
-            self.abort("idle")
+            self.end("idle")
             return
         limit = f"{self._limits.header_seconds:g} s (LSTMSERVE_HEADER_SECONDS)"
         self.refuse(408, f"the request's head was not complete after {limit}: send it at once", "head_slow")

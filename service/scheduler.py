@@ -23,6 +23,23 @@ class Taken(NamedTuple):
     overdue: list[Sequence]
 
 
+class Reservation:
+    """Room for a request that is on its way to the queue; nothing holds it but those who come later."""
+
+    def __init__(self, scheduler: "Scheduler", tokens: int) -> None:
+        self._scheduler: Scheduler | None = scheduler
+        self._tokens = tokens
+        scheduler.reserved_requests += 1
+        scheduler.reserved_tokens += tokens
+
+    def release(self) -> None:
+        """It has come, or never will; once."""
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler:
+            scheduler.reserved_requests -= 1
+            scheduler.reserved_tokens -= self._tokens
+
+
 class Scheduler:
     """A queue bounded in tokens and in requests, shortest first among those that came together.
 
@@ -37,6 +54,9 @@ class Scheduler:
         """That have sequences which wait."""
         self.sequences = 0
         self.tokens = 0
+        self.reserved_requests = 0
+        self.reserved_tokens = 0
+        """Of what is on its way to the queue."""
         self._queue: list[tuple[float, int, Sequence]] = []
         self._order = itertools.count()
         self._drained_tokens = 0.0
@@ -62,17 +82,22 @@ class Scheduler:
         self.sequences += len(entries)
         self.tokens += tokens
 
-    def check_room(self, tokens: int) -> None:
-        """Raises Overloaded where one more request of so many tokens does not fit beside what waits."""
-        if self.tokens + tokens > self.max_tokens:
+    def check_room(self, tokens: int, *, behind: bool = False) -> None:
+        """Raises Overloaded where one more request of so many tokens does not fit beside what waits.
+
+        `behind`: nor beside what is on its way to the queue.
+        """
+        waiting = self.tokens + behind * self.reserved_tokens
+        requests = self.requests + behind * self.reserved_requests
+        if waiting + tokens > self.max_tokens:
             raise Overloaded(
-                f"{self.tokens} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "
+                f"{waiting} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "
                 "(LSTMSERVE_QUEUE_TOKENS); come back after Retry-After seconds",
                 self.retry_after(),
             )
-        if self.requests >= self.max_requests:
+        if requests >= self.max_requests:
             raise Overloaded(
-                f"{self.requests} requests are waiting, which is the limit (LSTMSERVE_QUEUE_REQUESTS); come back after "
+                f"{requests} requests are waiting, which is the limit (LSTMSERVE_QUEUE_REQUESTS); come back after "
                 "Retry-After seconds",
                 self.retry_after(),
             )

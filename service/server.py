@@ -38,7 +38,7 @@ def make_server(app: FastAPI, settings: Settings) -> Server:
         settings.header_seconds,
         settings.timeout_ms / 1000,
     )
-    connections = Connections(limits, app.state.metrics, lambda: health.draining, app.state.batcher.check_room)
+    connections = Connections(limits, app.state.metrics, lambda: health.draining, app.state.batcher)
     config = uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", connections.make),

@@ -87,9 +87,7 @@ class Settings(BaseModel):
     timeout_ms: int = Field(
         30_000, ge=1, le=86_400_000, description="time to answer a request; a client may ask for less, not more"
     )
-    header_seconds: float = Field(
-        10, gt=0, le=3600, description="time from a request's first byte, or a connection's start, to its headers' end"
-    )
+    header_seconds: float = Field(10, gt=0, le=3600, description="time from a request's first byte to its headers' end")
     keep_alive_seconds: int = Field(
         75, ge=1, le=3600, description="time that an idle connection stays open; longer than a proxy before it keeps it"
     )

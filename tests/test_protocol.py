@@ -14,7 +14,13 @@ import pytest
 from tests.fake_engine import Fake, fake_app, right
 from tests.serving import serving
 
-SMALL: dict[str, Any] = {"header_seconds": 0.3, "max_header_bytes": 1024, "max_connections": 8, "timeout_ms": 1000}
+SMALL: dict[str, Any] = {
+    "header_seconds": 0.3,
+    "keep_alive_seconds": 1,
+    "max_header_bytes": 1024,
+    "max_connections": 8,
+    "timeout_ms": 1000,
+}
 PREDICT = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n"
 

@@ -80,11 +80,19 @@ class Call:
         self._enter("validate")
 
     async def json(self) -> bytes:
-        """The body of a request that says it is JSON, decompressed. Raises as `read_json` and `check_bulk` do."""
+        """The body of a request that says it is JSON, decompressed.
+
+        Raises as `read_json` and `check_bulk` do, or Overloaded.
+        """
         settings = self._serving.settings
         body = await read_json(self._request, settings.max_body_bytes, self._left)
+        self.check_room(body)
         check_bulk(body, settings.max_sequences, settings.max_tokens)
         return body
+
+    def check_room(self, body: bytes) -> None:
+        """Raises Overloaded where so long a body has no room, before the time is spent that it takes to parse it."""
+        self._serving.batcher.check_room(len(body))
 
     async def body(self) -> bytes:
         """The body of any media type, decompressed. Raises as `read_body` does."""
@@ -152,6 +160,8 @@ class Call:
             self._enter("encode")
             return []
         self._enter("engine")
+        if reservation := getattr(self._request.state, "reservation", None):
+            reservation.release()
         work = self._serving.batcher.run(model.weights, token_ids, seconds=self._left, urgent=urgent)
         logits, queue, compute = await while_connected(self._request, work)
         self._queue += queue
@@ -191,8 +201,8 @@ def documented(settings: Settings, schema: str, reply: Any) -> dict[str, Any]:
                 {
                     "name": "X-Request-ID",
                     "in": "header",
-                    "description": "comes back in the reply, in errors and in the log; made where there is none, or one "
-                    "of more than 128 characters or of others than letters, digits and . _ : / + = -",
+                    "description": "comes back in the reply, in errors and in the log; made where there is none, or "
+                    "one of more than 128 characters or of others than letters, digits and . _ : / + = -",
                     "schema": {"type": "string"},
                 },
                 {

@@ -130,6 +130,7 @@ def router(serving: Serving, health: Health) -> APIRouter:
     async def answer(request: Request, find: Callable[[], Model]) -> Response:
         call = Inference(request, serving)
         body = await call.body()
+        call.check_room(body)
         model = find()
         key = (model.name, model.version)
         try:
