@@ -29,6 +29,8 @@ LARGE = 32
 """Sequences of a large request."""
 CONNECTIONS = 3000
 """Of the open loop: more than there are requests that wait."""
+TICK = 0.002
+"""Seconds between two looks of the generator at what is due: it is to leave the cores to the service."""
 PROBES = {"/livez": 10, "/metrics": 1}
 """Requests a second to the routes that must answer throughout; a scrape costs 5 ms, and comes every 15 s in truth."""
 GOODPUT, WAIT, PROBE_MS, AFTER_SECONDS = 0.9, 2.0, 100.0, 1.0
@@ -166,7 +168,7 @@ async def watched(server: Server, load: Load, rate: float, seconds: float) -> Wa
 
     looking = asyncio.ensure_future(look())
     replies, livez, metrics = await asyncio.gather(
-        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS, pooled=True),
+        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS, pooled=True, tick=TICK),
         *(client.open_loop(server.url, [client.get(path)], times, 1) for path, times in probes.items()),
     )
     looking.cancel()

@@ -80,16 +80,15 @@ class Access:
             self._metrics.replied(method, route or "none", status, ended - began)
             if self._traces and route not in PROBES:
                 self._traces.record(scope, method, route, status, identity, began, ended)
-            log.log(
-                logging.DEBUG if route in PROBES else logging.INFO,
-                "request",
-                extra={
+            level = logging.DEBUG if route in PROBES else logging.INFO
+            if log.isEnabledFor(level):
+                extra = {
                     "client": scope["client"][0] if scope.get("client") else None,
                     "key": key.name if (key := scope.get("key")) else None,
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
                     "ms": round(1000 * (ended - began), 3),
-                },
-            )
+                }
+                log.log(level, "request", extra=extra)
             request_id.reset(token)

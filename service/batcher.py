@@ -72,6 +72,11 @@ class Batcher:
         if not await asyncio.to_thread(self._engine.close):
             log.error("an engine thread is left in a step that does not end")
 
+    @property
+    def idle(self) -> bool:
+        """Nothing waits or is computed."""
+        return not self._requests
+
     def break_off(self, reason: str) -> None:
         """The engine cannot be used any more: whoever waits gets NotReady, and the process should end."""
         if self.running:

@@ -1,10 +1,10 @@
 """Structured logs: one JSON object a line on standard error, with the request id where there is one."""
 
 import logging
+import random
 import re
 import sys
 import traceback
-import uuid
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,7 +17,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 def request_id_of(sent: str) -> str:
     """The id of a request that came with this one, which is taken if it is fit for headers and logs."""
-    return sent if re.fullmatch(r"[\w.:/+=-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex
+    return sent if re.fullmatch(r"[\w.:/+=-]{1,128}", sent, re.ASCII) else f"{random.getrandbits(128):032x}"
 
 
 def configure(level: str) -> None:

@@ -1,7 +1,6 @@
 """Settings -> verified models -> uvicorn; owns the signals."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from models.artifact import ArtifactError
-from service import logs
+from service import garbage, logs
 from service.app import create_app
 from service.engine import choose
 from service.errors import BackendError, NotReady
@@ -21,9 +20,6 @@ log = logging.getLogger("service")
 
 BROKEN = 70
 """Exit status of a process whose engine cannot go on (EX_SOFTWARE of sysexits.h): start it again."""
-
-GENERATIONS = (50_000, 10, 10)
-"""More objects than before that start a collection of the youngest; collections of a generation that start the next."""
 
 LAST_SECONDS = 2.0
 """For the replies of those who waited for such an engine."""
@@ -42,16 +38,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
         return 2
     except NotReady:  # the log has the cause
         return BROKEN
-
-
-def _spare_collections() -> None:
-    """Keeps the garbage collector from looking through what stays, and through thousands of live requests, for cycles.
-
-    Requests leave hardly any; a collection over them all would hold the event loop for a tenth of a second.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GENERATIONS)
 
 
 def _serve(settings: Settings) -> int:
@@ -76,7 +62,8 @@ def _serve(settings: Settings) -> int:
             log.info("draining", extra={"seconds": seconds})
 
         async with app.router.lifespan_context(app):
-            _spare_collections()
+            garbage.settle()
+            collecting = asyncio.ensure_future(garbage.collect(lambda: app.state.batcher.idle))
             listener = listen(settings.host, settings.port)
             loop.add_signal_handler(signal.SIGTERM, drain, settings.drain_seconds)
             loop.add_signal_handler(signal.SIGINT, drain, 0)
@@ -102,6 +89,7 @@ def _serve(settings: Settings) -> int:
                 os._exit(BROKEN)  # a thread that is stuck would hold up any other way out
             broken.cancel()
             await serving
+            collecting.cancel()
 
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())

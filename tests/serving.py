@@ -4,13 +4,18 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 
 from fastapi import FastAPI
 
 from service.server import make_server
 from service.settings import Settings
 from tests.fake_engine import LIMITS
+
+
+def run(runner: asyncio.Runner, serve: Coroutine[None, None, None]) -> None:
+    with runner:
+        runner.run(serve)
 
 
 @contextlib.contextmanager
@@ -23,7 +28,8 @@ def serving(app: FastAPI, **settings: object) -> Iterator[int]:
             await server.serve(sockets=[listener])
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(serve(listener)))
+        runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
+        thread = threading.Thread(target=lambda: run(runner, serve(listener)))
         thread.start()
         try:
             yield listener.getsockname()[1]

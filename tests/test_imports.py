@@ -14,9 +14,23 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "service.__main__": {"service.serve", "service.signals"},
     "service.cli": {"service.keyring", "service.serve", "service.signals", "service.score"},
-    "service.serve": {"service.app", "service.engine", "service.logs", "service.repository", "service.server"},
+    "service.serve": {
+        "service.app",
+        "service.engine",
+        "service.garbage",
+        "service.logs",
+        "service.repository",
+        "service.server",
+    },
     "service.server": {"service.protocol", "service.tls"},
-    "service.protocol": {"service.authorization", "service.dialects", "service.logs"},
+    "service.protocol": {
+        "service.authorization",
+        "service.batcher",
+        "service.dialects",
+        "service.logs",
+        "service.scheduler",
+    },
+    "service.garbage": set(),
     "service.app": {
         "service.access",
         "service.authorization",
