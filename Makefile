@@ -51,7 +51,7 @@ grep -q '<testcase [^>]*/>' $$folder/tests.xml || { echo "sanitize: every test w
 endef
 
 fuzz: $(DEVELOP) $(FAULTS) ## twenty times the malformed input that the tests have; FUZZ=100 for more
-	FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest tests/test_fuzz_*.py
+	FUZZ=$(or $(FUZZ),20) $(BIN)/python -m pytest -s tests/test_fuzz_*.py
 
 overload: $(DEVELOP) ## far more load than the service can bear; what it then still does; takes five minutes
 	$(BIN)/python -m benchmarks.overload

@@ -26,7 +26,7 @@ NAME = "imdb"
 STEADY, READERS, LEAVING, SLOW = 8, 2, 2, 20
 """Callers of each kind; `SLOW` are connections whose heads never end."""
 BURST, BURST_ROWS = 96, 64
-"""Requests that come at once, and the sequences of each: about twice what the queue takes."""
+"""Requests that come at once, and the most sequences of each: more than the queue takes."""
 RELOAD_SECONDS, BURST_SECONDS, KEY_SECONDS = 2.0, 15.0, 5.0
 
 BAD: list[tuple[str, bytes, dict[str, str], int]] = [

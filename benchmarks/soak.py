@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import figures
-from benchmarks.callers import NAME, Answers, Callers, KeysFile
+from benchmarks.callers import BURST_ROWS, NAME, Answers, Callers, KeysFile
 from benchmarks.lengths import draw_sequences, reviews
 from benchmarks.server import ROOT, Command, Server, service
 from models.artifact import Artifact, read_artifact, write_artifact
@@ -29,6 +29,8 @@ from models.network import SequenceClassifier
 MEMORY_MB_A_MINUTE, DESCRIPTORS = 2.0, 32
 """What may be gained from the middle of the run to its end, once it has run for `SETTLED_MINUTES`."""
 SETTLED_MINUTES = 5.0
+QUEUE = ["--max-sequences", str(BURST_ROWS), "--queue-tokens", str(4096 * BURST_ROWS)]
+"""The least that a request of so many sequences allows: bursts pass it."""
 
 
 class Gained(NamedTuple):
@@ -58,7 +60,7 @@ def main() -> int:
             write_artifact(folder / "store" / NAME / str(version), artifact)
         callers, operators = KeysFile(folder / "api.keys"), KeysFile(folder / "admin.keys")
         command = service(folder / "store", NAME)
-        flags = ["--api-keys-file", str(folder / "api.keys"), "--admin-keys-file", str(folder / "admin.keys")]
+        flags = [*QUEUE, "--api-keys-file", str(folder / "api.keys"), "--admin-keys-file", str(folder / "admin.keys")]
         with Server(Command([*command.arguments, *flags], command.environment)) as server:
             server.ready()
             assert shipped.tokenizer is not None

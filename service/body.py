@@ -15,8 +15,8 @@ WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """zlib's window bits, which say what frames the data, by content coding (RFC 9110, section 8.4.1)."""
 
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """The body's bytes, decompressed.
+async def read_body(request: Request, limit: int, seconds: float | None) -> bytes:
+    """The body's bytes, decompressed; `seconds` is None where it has come already.
 
     Raises BodyTooLarge as soon as it is known to be over `limit` bytes, before or after it is decompressed,
     BodyTooSlow when it is not there after `seconds`, UnsupportedMediaType, or NotJSON where it does not decompress.
@@ -33,7 +33,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     return body
 
 
-async def read_json(request: Request, limit: int, seconds: float) -> bytes:
+async def read_json(request: Request, limit: int, seconds: float | None) -> bytes:
     """The body of a request that says it is JSON; raises as `read_body` does."""
     body = await read_body(request, limit, seconds)
     sent = request.headers.get("content-type", "none")

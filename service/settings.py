@@ -78,7 +78,7 @@ class Settings(BaseModel):
         4096, ge=8, le=1 << 20, description="open connections; beyond them the one that has been idle longest is closed"
     )
     queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
-    queue_requests: int = Field(2048, ge=1, description="requests that may wait; one beyond them is refused (429)")
+    queue_requests: int = Field(768, ge=1, description="requests that may wait; one beyond them is refused (429)")
     explain_tokens: int = Field(
         1 << 18,
         ge=0,

@@ -61,6 +61,7 @@ ALLOWED = {
         "service.keys",
         "service.loader",
         "service.repository",
+        "service.scheduler",
         "service.statistics",
         "service.store",
         "service.tensors",

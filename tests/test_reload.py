@@ -4,15 +4,15 @@ import asyncio
 import gc
 import json
 import logging
-import os
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 
 import pytest
 
-from models.artifact import Artifact, ArtifactError, write_artifact
+from models.artifact import Artifact, ArtifactError, read_artifact, write_artifact
 from service.engine import Engine, choose
 from service.errors import UnknownModel
 from service.repository import Model
@@ -281,12 +281,17 @@ async def test_what_fails_for_the_moment_is_tried_again(
 async def test_a_read_that_hangs_keeps_nobody_from_unloading(
     store: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    goes_on = threading.Event()
+
+    def hanging(folder: Path) -> Artifact:
+        if folder.name == "4":
+            goes_on.wait()
+        return read_artifact(folder)
+
+    monkeypatch.setattr("service.verification.read_artifact", hanging)
     async with loading(store, engine) as made:
         await made.loader.open()
         write_tiny(store / "imdb" / "4", seed=4)
-        weights = store / "imdb" / "4" / "model.safetensors"
-        weights.unlink()
-        os.mkfifo(weights)  # nobody writes
         hangs = asyncio.ensure_future(made.loader.load("imdb"))
         await asyncio.sleep(0.1)
         made.loader.unload("imdb")
@@ -299,6 +304,7 @@ async def test_a_read_that_hangs_keeps_nobody_from_unloading(
             await made.loader.load("imdb")
         await made.loader.load("imdb", 3)
         assert serving(made) == 3
+    goes_on.set()
 
 
 async def test_what_is_unloaded_while_it_is_loaded_does_not_come_back(store: Path, engine: Engine) -> None:

@@ -19,6 +19,7 @@ from service.judgements import Judgements
 from service.keys import Key
 from service.metrics import Metrics
 from service.repository import Model, Repository
+from service.scheduler import Reservation
 from service.schemas.bulk import check_bulk
 from service.schemas.shared import Truncate, problems
 from service.settings import Settings
@@ -85,7 +86,7 @@ class Call:
         Raises as `read_json` and `check_bulk` do, or Overloaded.
         """
         settings = self._serving.settings
-        body = await read_json(self._request, settings.max_body_bytes, self._left)
+        body = await read_json(self._request, settings.max_body_bytes, self._arrival)
         self.check_room(body)
         check_bulk(body, settings.max_sequences, settings.max_tokens)
         return body
@@ -96,7 +97,7 @@ class Call:
 
     async def body(self) -> bytes:
         """The body of any media type, decompressed. Raises as `read_body` does."""
-        return await read_body(self._request, self._serving.settings.max_body_bytes, self._left)
+        return await read_body(self._request, self._serving.settings.max_body_bytes, self._arrival)
 
     async def encode(
         self, model: Model, texts: list[str], truncate: Truncate | None = None
@@ -160,7 +161,7 @@ class Call:
             self._enter("encode")
             return []
         self._enter("engine")
-        if reservation := getattr(self._request.state, "reservation", None):
+        if reservation := self._reservation:
             reservation.release()
         work = self._serving.batcher.run(model.weights, token_ids, seconds=self._left, urgent=urgent)
         logits, queue, compute = await while_connected(self._request, work)
@@ -186,6 +187,17 @@ class Call:
         """Notes for the trace, if there is one, what the request spends its time on from now."""
         if self._phases is not None:
             self._phases.append((phase, time.monotonic()))
+
+    @property
+    def _reservation(self) -> Reservation | None:
+        """The server around the app makes one when the body has come."""
+        found: Reservation | None = getattr(self._request.state, "reservation", None)
+        return found
+
+    @property
+    def _arrival(self) -> float | None:
+        """Seconds that the body may take; a timer for one that is there would cost as much as reading it."""
+        return None if self._reservation else self._left
 
     @property
     def _left(self) -> float:
