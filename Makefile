@@ -14,7 +14,7 @@ FAULTS := build/faults/.made
 SERVE := $(firstword $(wildcard $(DEVELOP)) .venv/.serve)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test sanitize fuzz soak overload lint bench lock
+.PHONY: help install serve test sanitize fuzz overload soak lint bench lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; \

@@ -133,12 +133,14 @@ async def open_loop(
     *,
     pooled: bool = False,
     tick: float = 0,
+    sent: asyncio.Event | None = None,
 ) -> list[Reply]:
     """Sends the next of `requests` at each of `arrivals`, ascending seconds from the start, whatever was answered.
 
     With none of the connections free a request waits for one: its latency counts from when it was due. `pooled`: the
     connection that was used last goes first, as in a client's pool. `tick`: seconds that it sleeps at least, and sends
-    what is due together, which costs less. Raises ConnectionError.
+    what is due together, which costs less. `sent`: set when the last one was due, whatever is answered later.
+    Raises ConnectionError.
     """
     replies: list[Reply] = []
     due: deque[tuple[int, float]] = deque()
@@ -165,5 +167,7 @@ async def open_loop(
             await asyncio.sleep(max(delay, tick))
         due.append((number % len(requests), began + arrival))
         send()
+    if sent is not None:
+        sent.set()
     await asyncio.gather(*(client.ended for client in clients))
     return replies

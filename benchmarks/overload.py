@@ -9,7 +9,6 @@ import asyncio
 import gc
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -67,9 +66,11 @@ class Found(NamedTuple):
     """MB in the first third and in the last, the most of each."""
     before: float
     after: float
-    """p99 of single requests one after another, before the load and from a second after it."""
+    """p99 of single requests one after another, before the load and from a second after its last arrival."""
     late: int
     """Single requests refused from a second after it."""
+    failed: int
+    """Probes with a status other than 200."""
 
     def broken(self) -> list[str]:
         """The promises that do not hold."""
@@ -78,6 +79,7 @@ class Found(NamedTuple):
             "p99 of the accepted": self.p99 <= WAIT * self.computed,
             "/livez": 1e3 * self.livez <= PROBE_MS,
             "/metrics": 1e3 * self.metrics <= PROBE_MS,
+            "probes": not self.failed,
             "memory": self.memory[1] - self.memory[0] <= GROWTH_MB,
             "normal afterwards": not self.late and self.after <= max(2 * self.before, 0.01),
         }
@@ -113,12 +115,13 @@ def measure(server: Server, load: Load, single: Traffic, tokens: float, seconds:
     normal = client.run(client.closed_loop(server.url, single.requests, 1, 2))
     busy = client.run(client.closed_loop(server.url, load.traffic.requests, load.connections, seconds / 6))
     rate = served(busy, size)
-    level = client.run(watched(server, load, rate / size, seconds / 3))
-    over = client.run(watched(server, load, load.times * rate / size, seconds))
-    time.sleep(AFTER_SECONDS)
-    after = client.run(client.closed_loop(server.url, single.requests, 1, 2))
+    level = client.run(watched(server, load, single, rate / size, seconds / 3))
+    over = client.run(watched(server, load, single, load.times * rate / size, seconds))
     right = [reply for reply in over.replies if reply.status == 200]
-    for traffic, replies in ((load.traffic, [*busy, *level.replies, *over.replies]), (single, [*normal, *after])):
+    for traffic, replies in (
+        (load.traffic, [*busy, *level.replies, *over.replies]),
+        (single, [*normal, *level.after, *over.after]),
+    ):
         answered = [(reply.number, reply.body) for reply in replies if reply.status == 200]
         traffic.agreement(answered).check(server.url, precision)
         if odd := {reply.status for reply in replies} - {200, 429}:
@@ -136,45 +139,54 @@ def measure(server: Server, load: Load, single: Traffic, tokens: float, seconds:
         p50=figures.quantile(waits, 0.5),
         p99=figures.quantile(waits, 0.99),
         computed=waiting / (goodput * tokens),
-        livez=max(over.livez),
-        metrics=max(over.metrics),
+        # the generator's own lateness is not the service's
+        livez=max(probe.finished - probe.sent for probe in over.livez),
+        metrics=max(probe.finished - probe.sent for probe in over.metrics),
         memory=(max(over.memory[:third]), max(over.memory[-third:])),
         before=figures.quantile([reply.latency for reply in normal], 0.99),
-        after=figures.quantile([reply.latency for reply in after], 0.99),
-        late=sum(reply.status != 200 for reply in after),
+        after=figures.quantile([reply.latency for reply in over.after], 0.99),
+        late=sum(reply.status != 200 for reply in over.after),
+        failed=sum(probe.status != 200 for probe in (*over.livez, *over.metrics)),
     )
 
 
 class Watched(NamedTuple):
-    """The replies of a load, the seconds that the probes took meanwhile, and the resident memory, in MB."""
+    """The replies of a load, of the probes meanwhile and of single requests afterwards; resident memory, in MB."""
 
     replies: list[client.Reply]
-    livez: list[float]
-    metrics: list[float]
+    livez: list[client.Reply]
+    metrics: list[client.Reply]
+    after: list[client.Reply]
+    """One after another from `AFTER_SECONDS` after the last arrival, beside what still waits."""
     memory: list[float]
 
 
-async def watched(server: Server, load: Load, rate: float, seconds: float) -> Watched:
-    """An open loop of so many requests a second, at random times."""
+async def watched(server: Server, load: Load, single: Traffic, rate: float, seconds: float) -> Watched:
+    """An open loop of so many requests a second, at random times, and what comes after it."""
     draw = np.random.default_rng(0)
     arrivals = np.cumsum(draw.exponential(1 / rate, int(rate * seconds))).tolist()
     probes = {path: np.arange(0, seconds, 1 / rate).tolist() for path, rate in PROBES.items()}
     memory: list[float] = []
+    sent = asyncio.Event()
 
     async def look() -> None:
         while True:
             memory.append(server.resident())
             await asyncio.sleep(seconds / 30)
 
+    async def afterwards() -> list[client.Reply]:
+        await sent.wait()
+        await asyncio.sleep(AFTER_SECONDS)
+        return await client.closed_loop(server.url, single.requests, 1, 2)
+
     looking = asyncio.ensure_future(look())
-    replies, livez, metrics = await asyncio.gather(
-        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS, pooled=True, tick=TICK),
+    replies, livez, metrics, after = await asyncio.gather(
+        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS, pooled=True, tick=TICK, sent=sent),
         *(client.open_loop(server.url, [client.get(path)], times, 1) for path, times in probes.items()),
+        afterwards(),
     )
     looking.cancel()
-    # the generator's own lateness is not the service's
-    spent = [[probe.finished - probe.sent for probe in each] for each in (livez, metrics)]
-    return Watched(replies, spent[0], spent[1], memory)
+    return Watched(replies, livez, metrics, after, memory)
 
 
 def served(replies: Sequence[client.Reply], size: int) -> float:
@@ -192,7 +204,11 @@ def show(load: Load, found: Found) -> None:
         "accepted: p50, p99; the bound's computed wait (ms)": (1e3 * found.p50, 1e3 * found.p99, 1e3 * found.computed),
         "/livez, /metrics: the worst (ms)": (1e3 * found.livez, 1e3 * found.metrics),
         "resident: first third, last third (MB)": found.memory,
-        "single requests' p99: before, a second after (ms)": (1e3 * found.before, 1e3 * found.after),
+        "single requests' p99: before, a second after (ms); refused": (
+            1e3 * found.before,
+            1e3 * found.after,
+            found.late,
+        ),
     }
     for title, values in lines.items():
         print(f"  {title}: {', '.join(map(figures.shown, values))}")

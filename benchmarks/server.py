@@ -26,9 +26,9 @@ class Command(NamedTuple):
     environment: Mapping[str, str]
 
 
-def service(store: Path, model: str) -> Command:
+def service(store: Path, model: str, log_level: str = "warning") -> Command:
     """The service with its default settings."""
-    flags = ["--store", str(store), "--model", model, "--log-level", "warning"]
+    flags = ["--store", str(store), "--model", model, "--log-level", log_level]
     return Command([sys.executable, "-m", "service", *flags], {})
 
 

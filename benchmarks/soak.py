@@ -29,6 +29,8 @@ from models.network import SequenceClassifier
 MEMORY_MB_A_MINUTE, DESCRIPTORS = 2.0, 32
 """What may be gained from the middle of the run to its end, once it has run for `SETTLED_MINUTES`."""
 SETTLED_MINUTES = 5.0
+MUST = {("slow", "cut off"), ("burst", "429"), ("hurried", "504")}
+"""Endings without which a run has not put the service to the test."""
 QUEUE = ["--max-sequences", str(BURST_ROWS), "--queue-tokens", str(4096 * BURST_ROWS)]
 """The least that a request of so many sequences allows: bursts pass it."""
 
@@ -59,7 +61,7 @@ def main() -> int:
         for version, artifact in artifacts.items():
             write_artifact(folder / "store" / NAME / str(version), artifact)
         callers, operators = KeysFile(folder / "api.keys"), KeysFile(folder / "admin.keys")
-        command = service(folder / "store", NAME)
+        command = service(folder / "store", NAME, log_level="error")  # what it refuses, it warns of
         flags = [*QUEUE, "--api-keys-file", str(folder / "api.keys"), "--admin-keys-file", str(folder / "admin.keys")]
         with Server(Command([*command.arguments, *flags], command.environment)) as server:
             server.ready()
@@ -85,6 +87,7 @@ def report(soak: Callers, minutes: float) -> int:
         soak.problems.append(f"memory: {gained.mb_a_minute:.1f} MB a minute")
     if gained.descriptors > DESCRIPTORS:
         soak.problems.append(f"descriptors: {gained.descriptors} gained")
+    soak.problems += [f"{kind}: none was {ending!r}" for kind, ending in MUST - soak.counts.keys()]
     for (kind, ending), count in sorted(soak.counts.items()):
         print(f"{kind:>10}  {ending:>9}  {count:>8,}")
     p50, p99 = (1e3 * figures.quantile(soak.latencies, share) for share in (0.5, 0.99))

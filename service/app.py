@@ -33,7 +33,7 @@ from service.schemas.predict import predict_request
 from service.schemas.shared import Problem
 from service.schemas.tei import tei_predict_request
 from service.schemas.v2 import InferRequest
-from service.settings import Settings
+from service.settings import Settings, variable
 from service.store import Store
 from service.verification import Verifier
 from service.watcher import watch
@@ -53,7 +53,10 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
     Raises SettingsError for a keys file that cannot be read. Its lifespan fills an empty repository from the store, or
     raises ArtifactError. Its state has the `health`, the `metrics` and the `batcher`, for the server around it.
     """
-    api_keys, admin_keys = (Keys(path) if path else None for path in (settings.api_keys_file, settings.admin_keys_file))
+    api_keys, admin_keys = (
+        Keys(path, setting=variable(name)) if (path := getattr(settings, name)) else None
+        for name in ("api_keys_file", "admin_keys_file")
+    )
     traces = _traces(settings)
     metrics = Metrics()
     metrics.watch_keys(lambda: sum(keys.broken for keys in (api_keys, admin_keys) if keys))
@@ -64,7 +67,7 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
     health = Health(engine, batcher, repository, verifier, settings.stuck_seconds)
     loader = Loader(Store(settings.store), repository, verifier, metrics, settings.pinned)
     share = max(1, settings.lanes * engine.threads // 2)
-    serving = Serving(settings, repository, batcher, metrics, judgements, asyncio.Lock(), share)
+    serving = Serving(settings, repository, batcher, metrics, judgements, asyncio.Lock(), asyncio.Lock(), share)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -90,6 +93,7 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
         version=importlib.metadata.version("lstm-serve"),
         lifespan=lifespan,
         docs_url=None,
+        openapi_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the framework's own

@@ -15,7 +15,7 @@ from service.sequence import Outcome, Sequence
 log = logging.getLogger(__name__)
 
 BYTES_A_TOKEN = 8
-"""Of a body, at the most: a token id takes 8 in binary, some 6 in JSON, a text some 5 for each of its tokens."""
+"""Of a body, about: a token id takes 8 in binary, some 6 in JSON, a text some 5 for each of its tokens."""
 
 
 class Answer(NamedTuple):
@@ -70,7 +70,8 @@ class Batcher:
         """Closes the engine; whoever still waits gets NotReady."""
         self._stop("the service stops: send the request elsewhere")
         if not await asyncio.to_thread(self._engine.close):
-            log.error("an engine thread is left in a step that does not end")
+            log.critical("an engine thread is left in a step that does not end")
+            self.broken.set()
 
     @property
     def idle(self) -> bool:
@@ -84,13 +85,15 @@ class Batcher:
             self._stop("the engine is broken, the log has the cause: send the request elsewhere")
             self.broken.set()
 
-    def check_room(self, body_bytes: int, *, behind: bool = False) -> None:
-        """Raises Overloaded where something waits, and a request of so long a body would hardly fit beside it.
+    def check_room(self, body_bytes: int, reservation: Reservation | None = None) -> None:
+        """Raises Overloaded where a request of so long a body would hardly fit beside what waits and comes before it.
 
-        `behind`: or beside those whose bodies have come and that have not been admitted yet.
+        What comes before are those whose bodies have come and that have not been admitted yet; with a `reservation`,
+        those that had one before. Where there is nothing of either it is let through, whatever it has.
         """
-        if self._scheduler.requests:
-            self._scheduler.check_room(body_bytes // BYTES_A_TOKEN, behind=behind)
+        ahead = reservation.ahead if reservation else self._scheduler.coming
+        if self._scheduler.requests or ahead.requests:
+            self._scheduler.check_room(body_bytes // BYTES_A_TOKEN, ahead)
 
     def reserve(self, body_bytes: int) -> Reservation:
         """For a request whose body has come, until it asks to `run`."""

@@ -50,10 +50,17 @@ class Health:
         return ""
 
     async def watch(self) -> None:
-        """Until it is cancelled or the engine is broken: looks after the engine's threads."""
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._watch_steps())
-            both.create_task(self._watch_failures())
+        """Until it is cancelled or the engine is broken: looks after the engine's threads.
+
+        Without its eyes the service does not go on.
+        """
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._watch_steps())
+                both.create_task(self._watch_failures())
+        except Exception as error:
+            log.critical("the engine's threads cannot be watched", exc_info=error)
+            self._batcher.break_off("its threads cannot be watched")
 
     async def _watch_steps(self) -> None:
         watchdog = Watchdog()
@@ -67,9 +74,12 @@ class Health:
 
     async def _watch_failures(self) -> None:
         """After each the default model must give its golden cases' logits before the service is ready again."""
+        told = 0
         while self._batcher.running:
             if (failures := self._engine.failures) != self._recovered:
-                log.critical("an engine thread has failed and was replaced", extra={"failures": failures})
+                if failures != told:
+                    log.critical("an engine thread has failed and was replaced", extra={"failures": failures})
+                    told = failures
                 await self._recover(failures)
             await asyncio.sleep(RECOVERY_SECONDS)
 
@@ -79,7 +89,7 @@ class Health:
         try:
             wrong = await self._verifier.wrong(self._repository.get())
         except (ServiceError, RuntimeError) as error:  # failed again, or the engine is stuck: others notice
-            log.error("the default model cannot be tried yet", extra={"reason": str(error)})
+            log.debug("the default model cannot be tried yet", extra={"reason": str(error)})
             return
         if wrong:
             self._batcher.break_off(f"after an engine thread failed {wrong}")

@@ -19,6 +19,8 @@ def main(words: Sequence[str], prog: str) -> int:
     asked = parser.parse_args(words)
     if (asked.name is None) != (asked.action == "list"):
         parser.error("add and remove take FILE and NAME, list takes FILE")
+    if asked.action == "add" and not keys.named(asked.name):
+        parser.error(f"NAME: {keys.NAMED}")
     try:
         ACTIONS[asked.action](asked)
     except (OSError, ValueError) as error:

@@ -25,10 +25,16 @@ MAX_KEYS, MAX_BYTES = 1000, 1 << 20
 """Most keys of a file, each of which is compared with what is sent; most bytes that are read of one."""
 
 LOOK_SECONDS = 1.0
-"""A file is looked at for changes no more often."""
+"""A file is looked at for changes no more often; and it may lie empty for so long while it is written."""
 
 PRIORITIES = ("normal", "high")
 COMMAND = "lstm-serve keys add FILE NAME makes a key and its line"
+NAMED = "a name is 1 to 64 letters, digits, _ . -, begins with a letter, digit or _, and is no key"
+
+REMEDIES: dict[type[Exception], str] = {
+    FileNotFoundError: "; lstm-serve keys add FILE NAME makes one",
+    PermissionError: "; let the user that serves read it",
+}
 
 _Stamp = tuple[int, ...] | None
 
@@ -72,7 +78,7 @@ def parse(content: bytes) -> dict[str, Key]:
             continue
         name, sha256, *options = (*words, "")[: max(2, len(words))]
         if not named(name):
-            raise ValueError(f"line {number}: a name is 1 to 64 letters, digits, _ . -, and no key; {COMMAND}")
+            raise ValueError(f"line {number}: {NAMED}; {COMMAND}")
         if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
             raise ValueError(f"line {number}: the second word must be the key's SHA-256, 64 hex digits; {COMMAND}")
         if options not in ([], *([f"priority={priority}"] for priority in PRIORITIES)):
@@ -104,22 +110,28 @@ def read(path: Path) -> bytes:
 class Keys:
     """The keys of a file, read again when it has changed; while it cannot be read, those before stay in force."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises SettingsError."""
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, *, setting: str = "") -> None:
+        """`setting` is what names the file. Raises SettingsError."""
         self._path, self._clock = path, clock
+        self._told = {"file": str(path)}
         self._looked = clock()
         self._stamp = _stamp(path)
-        self._broken = False
+        """Of the file whose keys are in force."""
+        self._reasons: set[str] = set()
+        """Why the file could not be read since it last could."""
         try:
             self._keys = parse(read(path))
         except (OSError, ValueError) as error:
-            raise SettingsError(f"keys file {path}: {reason(error)}") from error
+            named = f"{setting}={path}" if setting else f"keys file {path}"
+            raise SettingsError(f"{named}: {reason(error)}{REMEDIES.get(type(error), '')}") from error
+        if not self._keys:
+            log.warning("keys file has no keys: it lets nobody in", extra=self._told)
 
     @property
     def broken(self) -> bool:
         """Whether the file, as it is now, cannot be read."""
         self._look()
-        return self._broken
+        return bool(self._reasons)
 
     def find(self, sent: bytes) -> Key | None:
         """The key that was sent; in the same time whichever it is, and whether or not it is one."""
@@ -131,24 +143,28 @@ class Keys:
         return found
 
     def _look(self) -> None:
-        """Reads the file if it has changed, though no more often than every `LOOK_SECONDS`."""
+        """Reads the file if it has changed or could not be read, though no more often than every `LOOK_SECONDS`."""
         now = self._clock()
         if now < self._looked + LOOK_SECONDS:
             return
         self._looked = now
         stamp = _stamp(self._path)
-        if stamp == self._stamp:
+        if stamp == self._stamp and not self._reasons:
             return
-        self._stamp = stamp
-        told = {"file": str(self._path)}
         try:
-            self._keys = parse(read(self._path))
+            found = parse(read(self._path))
         except (OSError, ValueError) as error:
-            self._broken = True
-            log.error("keys file not read; the keys before stay in force", extra={**told, "reason": reason(error)})
-        else:
-            self._broken = False
-            log.info("keys file read again", extra={**told, "keys": len(self._keys)})
+            if (why := reason(error)) not in self._reasons:
+                log.error("keys file not read; the keys before stay in force", extra={**self._told, "reason": why})
+            self._reasons.add(why)
+            return
+        self._reasons.clear()
+        if self._keys and not found and _is_new(stamp):
+            log.warning("keys file has lost its keys; those before stay in force for a moment", extra=self._told)
+            return
+        self._keys, self._stamp = found, stamp
+        level = logging.INFO if found else logging.WARNING
+        log.log(level, "keys file read again", extra={**self._told, "keys": len(found)})
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -157,7 +173,12 @@ def _stamp(path: Path) -> _Stamp:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns, found.st_mtime_ns
+
+
+def _is_new(stamp: _Stamp) -> bool:
+    """Whether who writes the file may not be done: many empty it first. Older than that it stays as it is."""
+    return stamp is None or 0 <= time.time_ns() - stamp[-1] < LOOK_SECONDS * 1e9
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -1,106 +1,38 @@
 """HTTP/1.1 connections, bounded in number, bytes and time: uvicorn's protocol, and what that leaves open."""
 
 import asyncio
-import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+import re
+from typing import Any, cast
+from urllib.parse import unquote
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.authorization import is_admin
-from service.batcher import Batcher
+from service.connections import Connections
 from service.dialects import refusal
 from service.errors import Overloaded
+from service.joining import Joining
 from service.logs import request_id_of
-from service.metrics import Metrics
 from service.scheduler import Reservation
-
-log = logging.getLogger(__name__)
 
 FRAMING = 8
 """Bytes of chunk sizes and their line ends for each byte of a body, at the most: a chunk of one byte has 5."""
 
+PIPELINED = 16
+"""Requests that may wait on a connection for the reply to the first; a client that sends more reads none."""
 
-class Limits(NamedTuple):
-    """Of all connections of a server; each has its setting of the same name."""
-
-    connections: int
-    header_bytes: int
-    header_seconds: float
-    write_seconds: float
-    """For a client to take what was sent to it."""
+LENGTH_DIGITS = 18
+"""Of a Content-Length: more is no number of bytes."""
 
 
-class Connections:
-    """The open connections of one server."""
+def _without_upgrade(data: bytes) -> bytes:
+    """Requests that would rather speak HTTP/2 (as Java's client and curl --http2 do) speak HTTP/1.1.
 
-    def __init__(self, limits: Limits, metrics: Metrics, draining: Callable[[], bool], batcher: Batcher) -> None:
-        self.limits, self.metrics, self.draining, self.batcher = limits, metrics, draining, batcher
-        self._turned_away = 0
-        self.all: set[Connection] = set()
-        self.resting: dict[Connection, None] = {}
-        """Those on which no request is being answered, since the longest time first."""
-        metrics.watch_connections(lambda: len(self.all))
-
-    def make(self, *args: Any, **kwargs: Any) -> "Connection":
-        """For uvicorn, in the place of the protocol's class."""
-        return Connection(self, *args, **kwargs)
-
-    def enter(self, connection: "Connection") -> None:
-        """A new one; beyond the limit the one that rests longest is closed for it, so that a probe always gets in."""
-        self.all.add(connection)
-        self.resting[connection] = None
-        if len(self.all) > self.limits.connections:
-            oldest = next(iter(self.resting))
-            if oldest is connection:
-                connection.refuse(503, "every connection is busy (LSTMSERVE_MAX_CONNECTIONS): come back later", "busy")
-            else:
-                oldest.end("crowded_out")
-
-    def leave(self, connection: "Connection") -> None:
-        self.all.discard(connection)
-        self.resting.pop(connection, None)
-
-    def turned_away(self) -> None:
-        """Notes a request that was refused unread; the log has their number, a line a second."""
-        self.metrics.refused(Overloaded.__name__)
-        self.metrics.replied("POST", "none", Overloaded.status, 0.0)
-        if not self._turned_away:
-            asyncio.get_running_loop().call_later(1.0, self._tell)
-        self._turned_away += 1
-
-    def _tell(self) -> None:
-        log.warning("requests refused unread: the queue is full", extra={"requests": self._turned_away})
-        self._turned_away = 0
-
-
-class Joining:
-    """A transport for one reply at a time, of which head and body leave in one piece.
-
-    That costs less; and a proxy that has passed nothing on can still ask elsewhere, if this process ends in between.
+    A server may ignore the wish (RFC 9110, section 7.8); the parser would lose the body.
     """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop = transport, loop
-        self._head = b""
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            self._transport.write(self._head + data)
-            self._head = b""
-        elif data:
-            self._head = data
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head:
-            self.write(b"")
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return re.sub(rb"(?i)\r\nupgrade:[^\r\n]*", b"", head) + end + rest
 
 
 class Connection(HttpToolsProtocol):
@@ -117,7 +49,9 @@ class Connection(HttpToolsProtocol):
         """Bytes of the message that comes in which are not its body, and do not frame it."""
         self._in_head = True
         self._in_message = False
-        self._body_bytes = 0
+        self._refused = False
+        """Nothing that still comes is heard."""
+        self._body_bytes = self._arriving = 0
         self._reservation: Reservation | None = None
         """Of the request that is being answered, once its body has come."""
         self._reading: asyncio.TimerHandle | None = None
@@ -133,13 +67,19 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.leave(self)
+        self._arrive()
         self._release()
         self._unset_keepalive_if_required()
         self._unbound_reading()
         self._unbound_writing()
         super().connection_lost(error)
+        self.pipeline.clear()  # they hold this connection, and it holds them
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if b"pgrade" in data and not self._in_message:
+            data = _without_upgrade(data)
         self._overhead += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -157,33 +97,49 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._in_message = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers say nothing here
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self._refused or self.transport.is_closing():
+            return
         if self._overhead > self._limits.header_bytes:  # with what may have come of the body
             head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if head > self._limits.header_bytes:
                 self._refuse_head()
                 return
+        if any(len(value) > LENGTH_DIGITS for name, value in self.headers if name == b"content-length"):
+            self.send_400_response("")
+            return
+        if len(self.pipeline) >= PIPELINED:
+            self.refuse(400, f"more than {PIPELINED} requests wait for replies: read them", "not_reading")
+            return
         if not self._answering and self.parser.get_method() == b"POST" and self._turn_away():
             return
         self._connections.resting.pop(self, None)
+        self._connections.receiving[self] = None
         super().on_headers_complete()
-        self.headers = []  # trailers say nothing here
         self.cycle.transport = self._joining
-        if self._connections.draining():
+        if self._connections.draining() or self.expect_100_continue:  # its body may come after the reply, or never
             self.cycle.keep_alive = False
 
     def _turn_away(self) -> bool:
         """Where the queue is full, answers without a look at the body, and without a task: that costs a tenth."""
-        path = self.url.decode("latin-1")
-        if is_admin(path):
+        path = unquote(self.url.partition(b"?")[0].decode("latin-1"))
+        if is_admin(path) or self.flow.write_paused:
             return False
         headers = dict(self.headers)
-        length = headers.get(b"content-length", b"0")
+        sent = headers.get(b"content-length", b"0")
+        length = int(sent) if sent.isdigit() else 0
+        if length > self._limits.body_bytes:  # that it is too large is the better news
+            return False
         try:
-            self._connections.batcher.check_room(int(length) if length.isdigit() else 0, behind=True)
+            self._connections.batcher.check_room(length)
         except Overloaded as error:
-            close = self._connections.draining() or self.expect_100_continue or not self.parser.should_keep_alive()
+            goes_on = self.parser.should_keep_alive() and not self.expect_100_continue
+            close = self._connections.draining() or not goes_on
             identity = request_id_of(headers.get(b"x-request-id", b"").decode("latin-1"))
             self._write(
                 refusal(path, error.status, error.detail, identity, headers=error.headers), identity, close=close
@@ -193,13 +149,19 @@ class Connection(HttpToolsProtocol):
         return False
 
     def on_body(self, body: bytes) -> None:
-        self._overhead -= (1 + FRAMING) * len(body)
+        self._overhead = max(0, self._overhead - (1 + FRAMING) * len(body))
         self._body_bytes += len(body)
         if self._answering:
+            self._arriving += len(body)
+            self._connections.arriving += len(body)
             super().on_body(body)
+            if self._connections.arriving > self._limits.arriving_bytes:
+                self.refuse(503, "more is arriving than is kept at a time: send it again later, at once", "busy")
 
     def on_message_complete(self) -> None:
         self._overhead, self._in_message = 0, False
+        self._connections.receiving.pop(self, None)
+        self._arrive()
         if self._answering:
             super().on_message_complete()
             if self._body_bytes and not self.pipeline and not self._reservation:
@@ -210,9 +172,13 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._release()
         super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()  # until all that wait are answered
         if self.transport.is_closing():
             self._bound_flushing()
         elif not self._answering:
+            self._arrive()
+            self._connections.receiving.pop(self, None)
             self._connections.resting[self] = None
             if self._in_message:
                 self._bound_reading()
@@ -234,6 +200,7 @@ class Connection(HttpToolsProtocol):
     def refuse(self, status: int, detail: str, reason: str) -> None:
         """Ends the connection with a problem: the reply to what is coming in, after those to what came before it."""
         self._connections.metrics.closed(reason)
+        self._refused = True
         if self._answering and (self._in_head or not self._in_message or self.pipeline):
             self.cycle.keep_alive = False  # those who were asked before it are answered, it is not
             return
@@ -259,7 +226,8 @@ class Connection(HttpToolsProtocol):
     def end(self, reason: str) -> None:
         """Ends the connection at once, whatever its client has not taken."""
         self._connections.metrics.closed(reason)
-        if self.transport.get_write_buffer_size():
+        self._connections.leave(self)
+        if self.scheme == "https" or self.transport.get_write_buffer_size():  # or it would wait for its client
             self.transport.abort()
         else:
             self.transport.close()
@@ -276,6 +244,11 @@ class Connection(HttpToolsProtocol):
     def _bound_reading(self) -> None:
         if self._reading is None:
             self._reading = self.loop.call_later(self._limits.header_seconds, self._refuse_slow)
+
+    def _arrive(self) -> None:
+        """Its body has come, or never will."""
+        self._connections.arriving -= self._arriving
+        self._arriving = 0
 
     def _release(self) -> None:
         if self._reservation:

@@ -23,12 +23,21 @@ class Taken(NamedTuple):
     overdue: list[Sequence]
 
 
+class Ahead(NamedTuple):
+    """Requests on their way to the queue, and about how many tokens they have."""
+
+    requests: int
+    tokens: int
+
+
 class Reservation:
     """Room for a request that is on its way to the queue; nothing holds it but those who come later."""
 
     def __init__(self, scheduler: "Scheduler", tokens: int) -> None:
         self._scheduler: Scheduler | None = scheduler
         self._tokens = tokens
+        self.ahead = scheduler.coming
+        """What was on its way when it was made."""
         scheduler.reserved_requests += 1
         scheduler.reserved_tokens += tokens
 
@@ -65,14 +74,17 @@ class Scheduler:
         """Seconds a token at the measured drain rate; 0 while nothing is measured."""
 
     def admit(self, sequences: Many[Sequence], *, bounded: bool = True) -> None:
-        """Queues a request's sequences, all or none. Raises Overloaded when it is `bounded` and they would not fit."""
+        """Queues a request's sequences, all or none. Raises Overloaded when it is `bounded` and they would not fit.
+
+        Where nothing waits they always do: a request may be larger than the queue.
+        """
         tokens = 0
         entries = []
         for sequence in sequences:
             tokens += len(sequence.token_ids)
             rank = sequence.arrived - HEAD_START * sequence.urgent + tokens * self._pace
             entries.append((rank, next(self._order), sequence))
-        if bounded:
+        if bounded and self.requests:
             self.check_room(tokens)
         together = Waiting(len(entries))
         for entry in entries:
@@ -82,13 +94,15 @@ class Scheduler:
         self.sequences += len(entries)
         self.tokens += tokens
 
-    def check_room(self, tokens: int, *, behind: bool = False) -> None:
-        """Raises Overloaded where one more request of so many tokens does not fit beside what waits.
+    @property
+    def coming(self) -> Ahead:
+        """All that is on its way."""
+        return Ahead(self.reserved_requests, self.reserved_tokens)
 
-        `behind`: nor beside what is on its way to the queue.
-        """
-        waiting = self.tokens + behind * self.reserved_tokens
-        requests = self.requests + behind * self.reserved_requests
+    def check_room(self, tokens: int, ahead: Ahead = Ahead(0, 0)) -> None:  # noqa: B008
+        """Raises Overloaded where one more request of so many tokens does not fit beside what waits and comes first."""
+        waiting = self.tokens + ahead.tokens
+        requests = self.requests + ahead.requests
         if waiting + tokens > self.max_tokens:
             raise Overloaded(
                 f"{waiting} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "

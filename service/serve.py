@@ -94,4 +94,4 @@ def _serve(settings: Settings) -> int:
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
     log.info("stopped")
-    return 0
+    return BROKEN if app.state.batcher.broken.is_set() else 0

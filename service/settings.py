@@ -77,7 +77,11 @@ class Settings(BaseModel):
     max_connections: int = Field(
         4096, ge=8, le=1 << 20, description="open connections; beyond them the one that has been idle longest is closed"
     )
-    queue_tokens: int = Field(1 << 20, ge=1, description="tokens that may wait; a request beyond them is refused (429)")
+    queue_tokens: int = Field(
+        1 << 19,
+        ge=1,
+        description="tokens that may wait; a request beyond them is refused (429), but where nothing waits",
+    )
     queue_requests: int = Field(768, ge=1, description="requests that may wait; one beyond them is refused (429)")
     explain_tokens: int = Field(
         1 << 18,
@@ -106,19 +110,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.queue_tokens < self.max_tokens * self.max_sequences:
-            raise ValueError(
-                f"{variable('queue_tokens')}={self.queue_tokens} is below {variable('max_tokens')} x "
-                f"{variable('max_sequences')} = {self.max_tokens * self.max_sequences}: the largest allowed request "
-                "could never be admitted; raise it or lower them"
-            )
         if len(self.pinned) < len(_pairs(self.pins)):
             raise ValueError(f"{variable('pins')}={self.pins} names a model twice: one version of each serves")
-        if self.queue_tokens < self.explain_tokens:
-            raise ValueError(
-                f"{variable('queue_tokens')}={self.queue_tokens} is below {variable('explain_tokens')}="
-                f"{self.explain_tokens}: the largest explanation could never be admitted; raise it or lower that"
-            )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError(
                 f"{variable('tls_cert_file')} and {variable('tls_key_file')} go together: set both, or none"

@@ -184,7 +184,7 @@ async def test_the_keys_change_while_it_serves(client: httpx.AsyncClient, files:
 # No spelling gets around it
 
 OPEN_ROUTES = {
-    *("/", "/page/{name}", "/docs", "/openapi.json"),
+    *("/", "/page/{name}", "/docs", "/docs/assets/{name}", "/openapi.json"),
     *("/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/tei/health"),
 }
 BITS = [
@@ -362,6 +362,15 @@ async def test_each_key_has_its_own_rate(fake: Fake, files: dict[str, Path]) -> 
             assert (await client.get("/")).status_code == 200
             refused(await client.post("/predict", json=BODY), 401)
     assert len(fake.started) == 2
+
+
+async def test_a_normal_and_an_admin_key_of_one_name_are_two(fake: Fake, files: dict[str, Path]) -> None:
+    files["api_keys_file"].write_text(line(Key("ops", False), digest(NORMAL.encode())))
+    async with running(fake_app(fake, rate_limit=0.01, **files)) as client:
+        for key, path in ((NORMAL, "/predict"), (ADMIN, "/v2/repository/index")):
+            statuses = [(await client.post(path, json=BODY, headers=bearer(key))).status_code for _ in range(2)]
+            assert statuses[0] not in (401, 403, 429), key
+            assert statuses[1] == 429
 
 
 async def test_without_keys_each_address_has_its_own(fake: Fake) -> None:

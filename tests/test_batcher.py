@@ -308,6 +308,26 @@ async def test_a_body_too_long_for_the_room_is_refused_unread_if_anything_waits(
         await asyncio.gather(running, waiting)
 
 
+async def test_what_is_on_its_way_to_the_queue_holds_its_room(fake: Fake) -> None:
+    """As long texts are, which are tokenised before they can be queued."""
+    async with batching(fake, queue_tokens=100, queue_requests=3) as batcher:
+        first = batcher.reserve(60 * BYTES_A_TOKEN)
+        batcher.check_room(1 << 30, first)  # before it there is nothing
+        batcher.check_room(40 * BYTES_A_TOKEN)
+        with pytest.raises(Overloaded):
+            batcher.check_room(41 * BYTES_A_TOKEN)
+        second = batcher.reserve(40 * BYTES_A_TOKEN)
+        with pytest.raises(Overloaded):
+            batcher.check_room(41 * BYTES_A_TOKEN, second)
+        third = batcher.reserve(0)
+        with pytest.raises(Overloaded, match="3 requests"):
+            batcher.check_room(0)
+        for reservation in (first, first, second, third):
+            reservation.release()
+        assert batcher._scheduler.coming == (0, 0)
+        batcher.check_room(1 << 30)
+
+
 async def test_a_deadline_that_has_passed_is_told_at_the_door(fake: Fake) -> None:
     async with batching(fake) as batcher:
         with pytest.raises(DeadlineExceeded):
@@ -358,5 +378,5 @@ async def test_a_thread_that_does_not_end_is_told(fake: Fake, caplog: pytest.Log
     fake.closes = False
     async with batching(fake):
         pass
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
     assert "left in a step" in caplog.text

@@ -86,7 +86,9 @@ async def test_not_ready_without_the_default_model(fake: Fake) -> None:
         assert (await client.post("/models/odd/predict", json={"token_ids": [[1]]})).status_code == 200
 
 
-async def test_ready_again_after_a_failure_when_the_default_model_is_right(fake: Fake) -> None:
+async def test_ready_again_after_a_failure_when_the_default_model_is_right(
+    fake: Fake, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(create_app(Settings(**LIMITS), models([5, 6]), fake)) as client:
         fake.gate.clear()
         fake.failures += 1
@@ -103,6 +105,31 @@ async def test_ready_again_after_a_failure_when_the_default_model_is_right(fake:
         fake.gate.set()
         assert (await asked).status_code == 200, "it answers meanwhile"
         await until(lambda: ready(client))
+        assert failures_logged(caplog) == [1]
+
+
+async def test_each_failure_is_logged_once_while_there_is_no_default_model_to_try(
+    fake: Fake, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.health.RECOVERY_SECONDS", 0.0)  # a look in each turn of the event loop
+    repository = models()
+    async with running(create_app(Settings(**LIMITS), repository, fake)) as client:
+        model = repository.get()
+        repository.remove("tiny")
+        for _ in range(2):
+            fake.failures += 1
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert failures_logged(caplog) == [1, 2]
+        repository.put(model)
+        await until(lambda: ready(client))
+        assert failures_logged(caplog) == [1, 2]
+
+
+def failures_logged(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """The number of failures in each line that tells of one."""
+    message = "an engine thread has failed and was replaced"
+    return [vars(record)["failures"] for record in caplog.records if record.getMessage() == message]
 
 
 async def test_broken_when_the_default_model_is_wrong_after_a_failure(fake: Fake) -> None:

@@ -1,5 +1,6 @@
 """Keys files: what they hold, how they are read again, and the command that changes them."""
 
+import errno
 import json
 import logging
 import os
@@ -29,6 +30,13 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 A, B = digest(b"a"), digest(b"b")
 SECRET = "lsk_Pasted-in-clear_0123456789abcdefghijklmnopqrs"
+
+
+class Clock:
+    now: float = 0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 # The file
@@ -64,9 +72,9 @@ def test_a_file_has_names_hashes_and_priorities() -> None:
 def test_what_is_wrong_is_told_by_its_line_and_not_repeated(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "keys").write_text(content)
     with pytest.raises(SettingsError) as caught:
-        Keys(tmp_path / "keys")
+        Keys(tmp_path / "keys", setting="LSTMSERVE_ADMIN_KEYS_FILE")
     error = str(caught.value)
-    assert error.startswith(f"keys file {tmp_path / 'keys'}: {says}")
+    assert error.startswith(f"LSTMSERVE_ADMIN_KEYS_FILE={tmp_path / 'keys'}: {says}")
     assert "\n" not in error
     assert "Pasted" not in error
     assert A[:16] not in error.lower()
@@ -81,10 +89,30 @@ def test_files_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
         "large": "is larger than 1048576 bytes",
         "pipe": "is not a regular file",
         ".": "is not a regular file",
-        "none": "No such file or directory",
+        "none": "No such file or directory; lstm-serve keys add FILE NAME makes one",
     }.items():
-        with pytest.raises(SettingsError, match=f"^keys file .*: {says}$"):
-            Keys(tmp_path / name)
+        with pytest.raises(SettingsError, match=f"^LSTMSERVE_API_KEYS_FILE={tmp_path / name}: {says}$"):
+            Keys(tmp_path / name, setting="LSTMSERVE_API_KEYS_FILE")
+
+
+def test_a_file_of_others_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("service.keys.read", refuse)  # root may read all
+    with pytest.raises(SettingsError, match=r"^S=x: Permission denied; let the user that serves read it$"):
+        Keys(Path("x"), setting="S")
+
+
+def test_a_file_without_keys_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# nobody yet\n")
+    found = Keys(path, clock := Clock())
+    (record,) = caplog.records
+    assert (record.levelname, record.__dict__["file"]) == ("WARNING", str(path))
+    path.write_text(f"a {A}\n")
+    clock.now = 1
+    assert found.find(b"a") == Key("a", False)
 
 
 @given(st.binary(max_size=200) | st.lists(st.sampled_from([A, B, "a", "b", " ", "\n", "#", "priority=high", "\0"])))
@@ -106,13 +134,6 @@ def test_a_key_is_random_and_known_by_its_prefix() -> None:
 
 
 # While it is used
-
-
-class Clock:
-    now: float = 0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_key_is_found_and_nothing_else(tmp_path: Path) -> None:
@@ -165,8 +186,66 @@ def test_a_change_is_seen_within_a_second(tmp_path: Path, change: Callable[[Path
     assert found.find(b"a") is None
     assert found.find(b"b") == Key("b", False)
     change(path, "")
+    os.utime(path, (0, 0))
     clock.now = 2.0
     assert found.find(b"b") is None, "a file without keys lets nobody in"
+
+
+def test_a_file_that_is_emptied_first_and_then_written_lets_everybody_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"a {A}\n")
+    found = Keys(path, clock := Clock())
+
+    def look(now: int) -> Key | None:
+        """As long after the file's last change as the clock says that it is."""
+        clock.now = now
+        monkeypatch.setattr("service.keys.time.time_ns", lambda: changed + round((now - since) * 1e9))
+        return found.find(b"a")
+
+    path.write_text("")
+    changed, since = path.stat().st_mtime_ns, 0.5
+    assert look(1) == Key("a", False)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    path.write_text(f"a {A} priority=high\n")
+    assert look(2) == Key("a", True), "it was not empty for long"
+    path.write_text("# nobody\n")
+    changed, since = path.stat().st_mtime_ns, 2.5
+    assert look(3) == Key("a", True)
+    assert look(4) is None, "it still is at the next look"
+    assert not found.broken
+    path.write_text(f"a {A}\n")
+    assert look(5) == Key("a", False)
+    path.write_text("")
+    changed, since = path.stat().st_mtime_ns, 5.5
+    assert look(3600) is None, "nobody had looked since"
+
+
+def test_a_file_is_read_as_soon_as_it_can_be_though_it_has_not_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"a {A}\n")
+    found = Keys(path, clock := Clock())
+    path.write_text(f"b {B}\n")
+    fails: list[int] = []
+
+    def read(path: Path) -> bytes:
+        if fails:
+            raise OSError(fails[-1], os.strerror(fails[-1]))
+        return path.read_bytes()
+
+    monkeypatch.setattr("service.keys.read", read)
+    for clock.now, number in enumerate([errno.EMFILE, errno.EMFILE, errno.EIO, errno.EMFILE], 1):
+        fails.append(number)
+        assert found.broken
+        assert found.find(b"a") == Key("a", False)
+    assert [record.__dict__["reason"] for record in caplog.records] == ["Too many open files", "Input/output error"]
+    fails.clear()
+    clock.now = 5
+    assert found.find(b"b") == Key("b", False)
+    assert not found.broken
 
 
 @pytest.mark.parametrize("how", ["wrong", "gone", "folder"])
@@ -248,7 +327,10 @@ def test_a_link_stays_and_what_it_leads_to_is_changed(tmp_path: Path, capsys: Ca
     ("words", "says"),
     [
         ("add {file} web", "has a key of that name: choose another, and remove the old one when nobody uses it"),
-        (f"add {{file}} {SECRET}", "line 3: a name is 1 to 64 letters, digits"),
+        (f"add {{file}} {SECRET}", "NAME: a name is 1 to 64 letters, digits"),
+        ("add {file} #web", "NAME: a name is"),
+        ("add {file} .web", "NAME: a name is"),
+        ("add {file} web/1", "NAME: a name is"),
         ("remove {file} nobody", "has no key of that name; lstm-serve keys list FILE names them"),
         ("remove {file} #", "has no key of that name"),
         ("list {file}.not", "No such file or directory"),
@@ -263,7 +345,7 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
     path.write_text(f"# web\nweb {A}\n")
     code, out, told = run(capsys, *words.format(file=path).split())
     assert (code, out) == (2, "")
-    assert re.fullmatch(f"lstm-serve keys: error: .*: {re.escape(says)}.*\n", told)
+    assert re.fullmatch(f"lstm-serve keys: error: (.*: )?{re.escape(says)}.*\n", told)
     assert "Pasted" not in told
     assert path.read_text() == f"# web\nweb {A}\n"
     assert [each.name for each in tmp_path.iterdir()] == ["keys"]

@@ -258,6 +258,21 @@ def test_the_log_says_what_serves(store: Path) -> None:
     assert serving["models"] == {"imdb": {"version": 1, "precision": "float32"}}
 
 
+def test_cycles_are_collected_when_nothing_is_asked(store: Path) -> None:
+    program = """
+import gc, logging, sys
+from service import garbage, serve
+garbage.LOOK_SECONDS, garbage.COLLECT_SECONDS = 0.01, 0.0
+def tell(phase, info):
+    if phase == "stop" and info["generation"] == 2 and gc.get_freeze_count():
+        logging.getLogger("service").info("collected")
+gc.callbacks.append(tell)
+sys.exit(serve.main())
+"""
+    with Server(store, program=("-c", program)) as server:
+        until(lambda: any(record["message"] == "collected" for record in server.log))
+
+
 def test_on_the_native_engine_torch_is_not_loaded(store: Path) -> None:
     pytest.importorskip("service.engine.native", reason="the native engine is not built", exc_type=ImportError)
     with Server(store, "--engine", "native") as server:

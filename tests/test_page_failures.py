@@ -185,7 +185,7 @@ def test_the_key_is_asked_for_and_kept(page: Page) -> None:
     expect(key).to_be_hidden()
     expect(toggle).to_be_hidden()  # the service may need none
     send(page)
-    expect(page.get_by_role("alert")).to_contain_text("No API key was sent.")
+    expect(page.get_by_role("alert")).to_contain_text("Type your key above, then Enter.")
     expect(key).to_be_focused()
     page.keyboard.type(" k-1é")
     page.keyboard.press("Enter")
@@ -234,6 +234,7 @@ def test_real_keys(browser: Browser, tmp_path: Path) -> None:
         page.goto(server.url)
         key, alert = page.get_by_role("textbox", name="API key"), page.get_by_role("alert")
         expect(alert.get_by_role("heading")).to_have_text("An API key is needed")
+        expect(alert.get_by_role("paragraph").first).to_have_text("Type your key above, then Enter.")
         for sent, title in {
             "lsk_wrong": "This API key is not known",
             "lsk_ops": "This API key may not do that",
@@ -243,6 +244,9 @@ def test_real_keys(browser: Browser, tmp_path: Path) -> None:
             expect(alert.get_by_role("heading")).to_have_text(title)
             if sent == "lsk_wrong":
                 expect(key).to_be_focused()
+                expect(alert).to_contain_text(
+                    "It may be mistyped, or have been removed: type your key above, then Enter."
+                )
                 SCREENSHOT.parent.mkdir(exist_ok=True)
                 page.screenshot(path=SCREENSHOT)
         key.fill("lsk_web")

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.protocol import PIPELINED
 from tests.fake_engine import Fake, fake_app, right
 from tests.serving import serving
 
@@ -270,11 +271,7 @@ def test_where_all_are_busy_a_new_one_is_told(fake: Fake, port: int) -> None:
 
 def test_who_does_not_take_his_replies_is_cut_off(port: int) -> None:
     with Client(port) as client:
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: test\r\n\r\n"
-        client._socket.settimeout(0.2)
-        with contextlib.suppress(TimeoutError):
-            while True:
-                client.send(request * 20)
+        client.send(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: test\r\n\r\n" * 10)  # 17 MB
         for _ in range(1000):
             if closed(port, "not_reading"):
                 break
@@ -379,9 +376,107 @@ def test_what_waits_unread_is_told_once_a_second(full: int, caplog: pytest.LogCa
             assert client.reply()[0] == 429
     told: list[int] = []
     for _ in range(1000):
-        told = [vars(record)["requests"] for record in caplog.records if record.name == "service.protocol"]
+        told = [vars(record)["requests"] for record in caplog.records if record.name == "service.connections"]
         if sum(told) == 50:
             break
         httpx.get(f"http://127.0.0.1:{full}/livez")
     assert sum(told) == 50
     assert len(told) < 10
+
+
+def test_trailers_are_not_kept(port: int) -> None:
+    """However long the body before them was."""
+    with Client(port) as client:
+        client.send(b"POST /nothing HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert client.reply()[0] == 404
+        client.send(b"200000\r\n" + b"x" * 0x200000 + b"\r\n0\r\n")
+        client.flood(b"a:b\r\n" * 2000)
+
+
+def test_a_pipeline_that_is_not_read_has_an_end(fake: Fake, port: int) -> None:
+    fake.gate.clear()
+    with Client(port) as client:
+        client.send(ask([1]))
+        assert fake.stepping.acquire(timeout=10)
+        client.send(LIVEZ * 100)
+        fake.gate.set()
+        assert json.loads(client.reply()[2])["logits"] == [right([1])]
+        replies = [client.reply() for _ in range(PIPELINED)]
+        assert {status for status, _, _ in replies} == {200}
+        assert replies[-1][1]["connection"] == "close"
+        assert client.ends() == b""
+
+
+def test_what_comes_after_a_refused_head_is_not_asked(fake: Fake, port: int) -> None:
+    with Client(port) as client:
+        client.send(b"GET /livez HTTP/1.1\r\nx: " + b"y" * 2000 + b"\r\n\r\n" + ask([7]))
+        refused(client, 431)
+    assert httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
+    assert fake.started == []
+
+
+def test_after_something_malformed_nothing_more_is_heard(fake: Fake, port: int) -> None:
+    fake.gate.clear()
+    with Client(port) as client:
+        client.send(ask([1]) + b"GARBAGE\r\n\r\n")
+        assert fake.stepping.acquire(timeout=10)
+        for _ in range(50):
+            client.send(b"GARBAGE\r\n\r\n")
+            httpx.get(f"http://127.0.0.1:{port}/livez")
+        fake.gate.set()
+        assert client.reply()[0] == 200
+        assert client.ends() == b""
+    assert closed(port, "malformed") == 1
+
+
+def test_a_probe_gets_in_where_all_bodies_are_slow(port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(Client(port)) for _ in range(8)]
+        for client in slow:
+            client.send(PREDICT + b"Content-Length: 1000\r\n\r\n ")
+        while closed(port, "crowded_out") == 0:
+            pass
+        with Client(port) as probe:
+            probe.send(LIVEZ)
+            assert probe.reply()[0] == 200
+        refused(slow[0], 503, "LSTMSERVE_MAX_CONNECTIONS", "slow")
+
+
+def test_a_body_that_may_come_after_its_reply_ends_the_connection(port: int) -> None:
+    with Client(port) as client:
+        client.send(b"POST /nothing HTTP/1.1\r\nHost: test\r\nContent-Length: 40\r\nExpect: 100-continue\r\n\r\n")
+        status, headers, _ = client.reply()
+        assert (status, headers["connection"]) == (404, "close")
+
+
+def test_bodies_on_their_way_are_bounded_together(fake: Fake) -> None:
+    settings = {**SMALL, "max_connections": 200, "timeout_ms": 30_000}
+    with serving(fake_app(fake, **settings), **settings) as port, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(port)) for _ in range(70)]
+        for client in clients:
+            client.send(PREDICT + b"Content-Length: 5000\r\n\r\n" + b" " * 4000)
+        refused(clients[-1], 503, "arriving")
+        clients[0].send(b" " * 1000)
+        assert clients[0].reply()[0] == 413
+
+
+def test_a_few_open_files_are_too_few() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200));"
+        "from service.server import open_files; open_files(100)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "SettingsError: 200 open files are too few: at least 264 are needed (ulimit -n)" in found.stderr
+
+
+@pytest.mark.parametrize("wish", [b"h2c", b"websocket"])
+def test_a_wish_for_another_protocol_is_passed_over(port: int, wish: bytes) -> None:
+    body = b'{"token_ids": [[5, 6]]}'
+    with Client(port) as client:
+        client.send(
+            PREDICT
+            + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\n" % wish
+            + b"Content-Length: %d\r\n\r\n" % len(body)
+            + body
+        )
+        assert json.loads(client.reply()[2])["logits"] == [right([5, 6])]

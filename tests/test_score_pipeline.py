@@ -88,6 +88,14 @@ def test_an_engine_that_is_stuck_is_told(fake: Fake, monkeypatch: pytest.MonkeyP
         list(blocks)
 
 
+def test_a_stuck_thread_is_told_beside_one_that_works(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.score.pipeline.WATCH_SECONDS", 0.0)
+    fake.per_step = 1  # it rings after every step
+    fake.pulses = [Pulse(0, busy=False), Pulse(3, busy=True)]
+    with pytest.raises(BackendError, match="thread of the engine is stuck"):
+        list(compute(iter([work(1, [1] * 100)]), MODEL, fake))
+
+
 def test_items_are_made_ahead_but_not_more_than_so_many() -> None:
     made = threading.Semaphore(0)
     count = 0

@@ -156,23 +156,6 @@ def test_out_of_bounds_names_where_it_was_set(name: str, text: str) -> None:
         assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_largest_allowed_request_must_fit_the_queue() -> None:
-    limits = ("--max-tokens", "5", "--max-sequences", "4", "--explain-tokens", "18")
-    assert load("--queue-tokens", "20", *limits).queue_tokens == 20
-    with pytest.raises(SettingsError) as caught:
-        load("--queue-tokens", "19", *limits)
-    message = str(caught.value)
-    assert message.startswith("LSTMSERVE_QUEUE_TOKENS=19 is below LSTMSERVE_MAX_TOKENS x LSTMSERVE_MAX_SEQUENCES = 20")
-    assert len(message.splitlines()) == 1
-
-
-def test_the_largest_explanation_must_fit_the_queue() -> None:
-    limits = ("--max-tokens", "5", "--max-sequences", "4", "--queue-tokens", "20")
-    assert load("--explain-tokens", "20", *limits).explain_tokens == 20
-    with pytest.raises(SettingsError, match="LSTMSERVE_QUEUE_TOKENS=20 is below LSTMSERVE_EXPLAIN_TOKENS=21: "):
-        load("--explain-tokens", "21", *limits)
-
-
 def test_pins_are_versions_by_model() -> None:
     assert load().pinned == {}
     assert load("--pins", "imdb=2,trec-6=10").pinned == {"imdb": 2, "trec-6": 10}

@@ -112,7 +112,8 @@ def test_a_body_that_is_far_too_large_is_refused_before_it_comes(port: int) -> N
 def test_a_client_that_listens_only_when_all_is_sent_gets_its_refusal(
     fake: Fake, path: str, size: int, status: int
 ) -> None:
-    with serving(fake_app(fake, max_body_bytes=2 << 20)) as port, pytest.raises(urllib.error.HTTPError) as refusal:
+    limit = {"max_body_bytes": 2 << 20}
+    with serving(fake_app(fake, **limit), **limit) as port, pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}{path}", b" " * size, JSON))
     with refusal.value as reply:
         assert reply.status == status

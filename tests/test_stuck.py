@@ -2,6 +2,8 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,9 @@ from tests.tiny import write_tiny
 
 HANGS = 1234
 """The token id in whose step a thread hangs."""
+
+HELD = 100
+"""Requests that wait for it, or are still sent when it is found; each is told before the process is gone."""
 
 NATIVE = f"""
 import importlib.util, pathlib, sys
@@ -46,7 +51,7 @@ sys.exit(main())
 def test_a_stuck_thread_ends_the_process(tmp_path: Path, engine: str, program: str) -> None:
     artifact = write_tiny(tmp_path / "imdb" / "1", vocab_size=2000)
     assert not any(HANGS in case.token_ids for case in artifact.golden)
-    flags = ["--engine", engine, "--threads", "1", "--stuck-seconds", "1"]
+    flags = ["--engine", engine, "--threads", "1", "--stuck-seconds", "2"]
     with Server(tmp_path, *flags, program=("-c", program + SERVE)) as server:
         probes: Counter[int | str] = Counter()
 
@@ -58,12 +63,31 @@ def test_a_stuck_thread_ends_the_process(tmp_path: Path, engine: str, program: s
                     except httpx.TransportError:
                         return
 
-        with httpx.Client(base_url=server.url, timeout=30) as client:
+        with httpx.Client(base_url=server.url, timeout=30, limits=httpx.Limits(max_connections=None)) as client:
             assert client.post("/predict", json={"token_ids": [[5, 6]]}).status_code == 200
             probing = threading.Thread(target=probe)
             probing.start()
-            reply = client.post("/predict", json={"token_ids": [[7, HANGS, 8]]})
-            assert "send the request elsewhere" in refused(reply, 503).detail
+
+            def ask(rows: list[list[int]]) -> httpx.Response:
+                return client.post("/predict", json={"token_ids": rows})
+
+            def ask_late() -> httpx.Response:
+                return client.post("/predict", content=body(), headers={"Content-Type": "application/json"})
+
+            def body() -> Iterator[bytes]:
+                yield b'{"token_ids": '
+                wait(asked)
+                yield b"[[5, 6]]}"
+
+            with ThreadPoolExecutor(HELD) as callers:
+                asked = [callers.submit(ask, [[HANGS]])]
+                wait_for_requests(client, 1)
+                asked += [callers.submit(ask, [[5, 6] * 20] * 5) for _ in range(HELD - 2)]
+                late = callers.submit(ask_late)
+                wait_for_requests(client, HELD)
+            for each in asked:
+                assert "send the request elsewhere" in refused(each.result(), 503).detail
+            assert "send requests elsewhere" in refused(late.result(), 503).detail
         assert server.wait() == 70
         probing.join()
         assert probes[200] > 0
@@ -71,6 +95,12 @@ def test_a_stuck_thread_ends_the_process(tmp_path: Path, engine: str, program: s
         told = [record for record in server.log if record["level"] == "CRITICAL"]
         assert "LSTMSERVE_STUCK_SECONDS" in told[0]["reason"]
         assert not any("Traceback" in line for line in server.lines)
+
+
+def wait_for_requests(client: httpx.Client, number: int) -> None:
+    """Until so many are in flight beside the one that asks."""
+    while f"lstmserve_requests_in_flight {number + 1}.0" not in client.get("/metrics").text:
+        pass
 
 
 def test_a_thread_that_is_stuck_from_the_start_ends_the_process_too(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ const TEXT_TITLES = {
   unknown_only: "None of these words is known",
 };
 const FOREIGN = "what came back is not from the service: something in between may have answered";
+const TYPE_KEY = "type your key above, then Enter";
 const PASSING = new Set([408, 429, 500, 502, 503, 504]); // the same request may well succeed later
 
 /** Why there is no answer, for a person: a title, the service's own detail, and what may help. */
@@ -82,7 +83,8 @@ function refused(response, document, key) {
   const wrong = status === 401 && key;
   const title = wrong ? "This API key is not known" : (TITLES[status] ?? `The service answered with ${status}`);
   const ours = typeof document?.detail === "string"; // what stands in between may answer in JSON too
-  const detail = ours ? document.detail : FOREIGN;
+  let detail = ours ? document.detail : FOREIGN;
+  if (ours && status === 401) detail = `${wrong ? "it may be mistyped, or have been removed: " : ""}${TYPE_KEY}`;
   return new Failure(title, detail, {
     code: status,
     again: PASSING.has(status),

@@ -15,7 +15,8 @@ from models.artifact import ArtifactError
 from service.comparison import Comparison
 from service.errors import InvalidContent, NotReady
 from service.loader import Loader, Refused
-from service.routes.call import Call, Plain, Serving
+from service.routes.call import Call, Serving
+from service.routes.described import Plain
 from service.schemas.admin import IndexEntry, IndexRequest, LoadReply, LoadRequest
 from service.schemas.shared import parse
 from service.schemas.v2 import refusals

@@ -3,11 +3,9 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,37 +19,11 @@ from service.metrics import Metrics
 from service.repository import Model, Repository
 from service.scheduler import Reservation
 from service.schemas.bulk import check_bulk
-from service.schemas.shared import Truncate, problems
+from service.schemas.shared import Truncate
 from service.settings import Settings
 from service.texts import Encoded, TextError, Token, encode, locate
 
 T = TypeVar("T")
-
-PROBLEMS = {
-    400: "the body is not JSON, or not compressed as it says",
-    408: "the body did not arrive by the deadline",
-    413: "the body is over the limit",
-    415: "the body is not application/json in UTF-8, or compressed by other than gzip or deflate",
-    422: "the content is invalid",
-    429: "too much is waiting; come back after Retry-After seconds",
-    500: "the engine could not compute the request, or an unexpected error",
-    503: "no engine thread is running, or the service stops",
-    504: "no answer within the deadline",
-}
-"""Why such a request may fail."""
-
-UNKNOWN = {404: "no model of that name, or none is named and the default one is not loaded"}
-
-
-class Plain(APIRoute):
-    """A route that FastAPI documents, but whose endpoint takes the request and makes the response without its help."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        async def handle(request: Request) -> Response:
-            response: Response = await self.endpoint(request=request, **request.path_params)
-            return response
-
-        return handle
 
 
 class Serving(NamedTuple):
@@ -62,6 +34,8 @@ class Serving(NamedTuple):
     batcher: Batcher
     metrics: Metrics
     judgements: Judgements
+    tokenising: asyncio.Lock
+    """Held while long texts are tokenised: those of one request after those of another, or none would be in time."""
     explaining: asyncio.Lock
     """Held while variants of a text are in the engine."""
     share: int
@@ -93,7 +67,7 @@ class Call:
 
     def check_room(self, body: bytes) -> None:
         """Raises Overloaded where so long a body has no room, before the time is spent that it takes to parse it."""
-        self._serving.batcher.check_room(len(body))
+        self._serving.batcher.check_room(len(body), self._reservation)
 
     async def body(self) -> bytes:
         """The body of any media type, decompressed. Raises as `read_body` does."""
@@ -107,8 +81,12 @@ class Call:
         The body must have been read. Raises as `service.texts.encode` does, or DeadlineExceeded.
         """
         settings = self._serving.settings
-        work = encode(model, texts, settings.max_tokens, truncate, most_bytes=settings.max_text_bytes)
-        encoded = await self._in_time(while_connected(self._request, work))
+
+        async def work() -> list[Encoded | TextError]:
+            async with self._serving.tokenising:
+                return await encode(model, texts, settings.max_tokens, truncate, most_bytes=settings.max_text_bytes)
+
+        encoded = await self._in_time(while_connected(self._request, work()))
         self._serving.judgements.read(model, encoded)
         return encoded
 
@@ -202,71 +180,6 @@ class Call:
     @property
     def _left(self) -> float:
         return self._deadline - time.monotonic()
-
-
-def documented(settings: Settings, schema: str, reply: Any) -> dict[str, Any]:
-    """What OpenAPI says of a route whose body is a component of that name, and whose reply is that model."""
-    return {
-        "response_model": reply,
-        "openapi_extra": {
-            "parameters": [
-                {
-                    "name": "X-Request-ID",
-                    "in": "header",
-                    "description": "comes back in the reply, in errors and in the log; made where there is none, or "
-                    "one of more than 128 characters or of others than letters, digits and . _ : / + = -",
-                    "schema": {"type": "string"},
-                },
-                {
-                    "name": "X-Request-Timeout-Ms",
-                    "in": "header",
-                    "description": f"answer within so many ms, or 504; at most and by default {settings.timeout_ms}",
-                    "schema": {"type": "integer", "minimum": 1, "maximum": settings.timeout_ms},
-                },
-                {
-                    "name": "X-Request-Priority",
-                    "in": "header",
-                    "description": "high goes ahead of what arrived up to a second earlier, where the key allows it; "
-                    "without the header as the key says, and normal where there are no keys",
-                    "schema": {"type": "string", "enum": ["high", "normal"]},
-                },
-            ],
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}},
-            },
-        },
-    }
-
-
-def by_model(
-    routes: APIRouter,
-    action: str,
-    summary: str,
-    answer: Callable[[Request, str | None], Coroutine[Any, Any, Response]],
-    described: dict[str, Any],
-) -> None:
-    """Adds ``POST /{action}``, by the default model, and ``POST /models/{name}/{action}``."""
-
-    @routes.post(
-        f"/{action}",
-        operation_id=action,
-        summary=f"{summary}, by the default model",
-        responses=problems(PROBLEMS | UNKNOWN),
-        **described,
-    )
-    async def by_default(request: Request) -> Response:
-        return await answer(request, None)
-
-    @routes.post(
-        f"/models/{{name}}/{action}",
-        operation_id=f"{action}_by_model",
-        summary=f"{summary}, by a named model",
-        responses=problems(PROBLEMS | UNKNOWN),
-        **described,
-    )
-    async def by_name(name: str, request: Request) -> Response:
-        return await answer(request, name)
 
 
 def _timeout(request: Request, limit: int) -> float:

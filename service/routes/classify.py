@@ -10,7 +10,8 @@ from starlette.responses import Response
 from service.errors import Overloaded
 from service.explain import Budget, contributions
 from service.repository import Model
-from service.routes.call import Call, Plain, Serving, by_model, documented
+from service.routes.call import Call, Serving
+from service.routes.described import Plain, by_model, documented
 from service.schemas.classify import ClassifyReply, ClassifyRequest
 from service.schemas.shared import parse
 from service.texts import Encoded, TextError

@@ -11,7 +11,8 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from models.artifact import CARD
 from service.errors import UnknownModel
 from service.repository import Model
-from service.routes.call import UNKNOWN, Serving
+from service.routes.call import Serving
+from service.routes.described import UNKNOWN
 from service.routes.page import HEADERS
 from service.schemas.models import ModelReply
 from service.schemas.shared import problems

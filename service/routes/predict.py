@@ -4,7 +4,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.routes.call import Call, Plain, Serving, by_model, documented
+from service.routes.call import Call, Serving
+from service.routes.described import Plain, by_model, documented
 from service.schemas.predict import PredictReply, PredictRequest, Vocabulary
 from service.schemas.shared import parse
 

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from service.dialects import TEI
 from service.errors import NotReady
 from service.health import Health
-from service.routes.call import PROBLEMS, UNKNOWN, Call, Plain, Serving, documented
+from service.routes.call import Call, Serving
+from service.routes.described import PROBLEMS, UNKNOWN, Plain, documented
 from service.schemas.shared import parse
 from service.schemas.tei import ClassifierModel, ModelType, Prediction, TeiInfo, TeiPredictRequest, TeiRefusal
 from service.texts import all_readable

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from service.errors import NotReady, UnknownModel
 from service.health import Health
 from service.repository import Model, Repository
-from service.routes.call import PROBLEMS, UNKNOWN, Plain, Serving, documented
+from service.routes.call import Serving
+from service.routes.described import PROBLEMS, UNKNOWN, Plain, documented
 from service.routes.infer import LENGTH, Inference
 from service.schemas.v2 import (
     INPUTS,

@@ -3,6 +3,7 @@
 import math
 import select
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Generic, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ MOST_OPEN = 16
 """Blocks with sequences in the engine: those behind one of long sequences wait for it to be written."""
 
 WATCH_SECONDS = 4.0
-"""Between two looks for engine threads that are stuck, where nothing comes to its end."""
+"""Between two looks for engine threads that are stuck."""
 
 
 class Work(NamedTuple):
@@ -114,11 +115,15 @@ def compute(works: Iterator[Work], model: Model, engine: Engine) -> Iterator[Don
     """
     blocks: deque[_Open] = deque()
     held: dict[Sequence, tuple[_Open, int]] = {}
-    watchdog = Watchdog()
+    watchdog, look_at = Watchdog(), time.monotonic() + WATCH_SECONDS
 
     def collect() -> None:
-        if not select.select([engine.fileno()], [], [], WATCH_SECONDS)[0] and watchdog.look(engine.pulses):
-            raise BackendError("a thread of the engine is stuck in a step: go on with --resume")
+        nonlocal look_at
+        select.select([engine.fileno()], [], [], WATCH_SECONDS)
+        if (now := time.monotonic()) >= look_at:  # by the clock: beside a stuck thread others may work on
+            look_at = now + WATCH_SECONDS
+            if watchdog.look(engine.pulses):
+                raise BackendError("a thread of the engine is stuck in a step: go on with --resume")
         for sequence, result in engine.collect():
             block, index = held.pop(sequence)
             if isinstance(result, Exception):
