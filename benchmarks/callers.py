@@ -175,7 +175,7 @@ class Callers:
             path, content=body, headers={"Content-Type": "application/json", **self._keys.headers, **headers}
         )
         # a body longer than the queue is refused beside anything that waits, before its length is judged
-        self._note("bad", reply, {status, 429} if status == 413 else {status}, asked)
+        self._note("bad", reply, {status}, asked)
         await asyncio.sleep(0.05)
 
     async def _stranger(self) -> None:

@@ -164,7 +164,7 @@ class Connection(HttpToolsProtocol):
         self._arrive()
         if self._answering:
             super().on_message_complete()
-            if self._body_bytes and not self.pipeline and not self._reservation:
+            if 0 < self._body_bytes <= self._limits.body_bytes and not self.pipeline and not self._reservation:
                 self._reservation = self._connections.batcher.reserve(self._body_bytes)
                 self.cycle.scope["state"]["reservation"] = self._reservation
         self._body_bytes = 0

@@ -480,3 +480,9 @@ def test_a_wish_for_another_protocol_is_passed_over(port: int, wish: bytes) -> N
             + body
         )
         assert json.loads(client.reply()[2])["logits"] == [right([5, 6])]
+
+
+def test_a_body_over_the_limit_is_told_so_and_holds_no_room(full: int) -> None:
+    with Client(full) as client:
+        client.send(PREDICT + b"Content-Length: 5000\r\n\r\n" + b" " * 5000)
+        assert client.reply()[0] == 413, "not to come back later"
