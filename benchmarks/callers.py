@@ -174,7 +174,6 @@ class Callers:
         reply = await self._client.post(
             path, content=body, headers={"Content-Type": "application/json", **self._keys.headers, **headers}
         )
-        # a body longer than the queue is refused beside anything that waits, before its length is judged
         self._note("bad", reply, {status}, asked)
         await asyncio.sleep(0.05)
 

@@ -140,6 +140,18 @@ async def test_nothing_but_its_pictures_is_given(client: httpx.AsyncClient, pict
     assert b"secret" not in reply.content.replace(b"secret.png", b"")
 
 
+async def test_a_link_out_of_the_version_is_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "store" / "imdb" / "1"
+    write_tiny(folder)
+    for name, text in (("README.md", "secret"), ("x.png", "secret")):
+        (tmp_path / name).write_text(text)
+        (folder / name).symlink_to(tmp_path / name)
+    async with served(tmp_path / "store") as client:
+        for path in ("card", "card/x.png"):
+            refused(await client.get(f"/models/imdb/{path}"), 404)
+        assert (await client.get("/models/imdb")).json()["card"] is None
+
+
 async def test_a_version_without_a_card(client: httpx.AsyncClient) -> None:
     problem = refused(await client.get("/models/plain/card"), 404)
     assert problem.detail == "version 2 of 'plain' has no model card (README.md)"

@@ -106,5 +106,8 @@ def _file(model: Model, name: str) -> Path | None:
     """A file of the version's folder; None where there is none, or where it is a link to elsewhere."""
     if model.folder is None:
         return None
-    path = (model.folder / name).resolve()
+    try:
+        path = (model.folder / name).resolve()
+    except ValueError:  # no name for a file
+        return None
     return path if path.is_relative_to(model.folder.resolve()) and path.is_file() else None
