@@ -11,6 +11,9 @@ from service.errors import BodyTooLarge, BodyTooSlow, NotJSON, UnsupportedMediaT
 
 T = TypeVar("T")
 
+LENGTH_DIGITS = 18
+"""Of a Content-Length: more is no number of bytes, and takes long to read as one."""
+
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """zlib's window bits, which say what frames the data, by content coding (RFC 9110, section 8.4.1)."""
 
@@ -49,7 +52,8 @@ async def _read(request: Request, pieces: AsyncIterator[bytes], limit: int) -> b
 
     For that reason too a body over the limit is read on and dropped, up to as much again.
     """
-    if int(request.headers.get("content-length", 0)) > 2 * limit:
+    length = request.headers.get("content-length", "0")
+    if len(length) > LENGTH_DIGITS or int(length) > 2 * limit:
         raise BodyTooLarge(limit)
     body, size = bytearray(), 0
     async for piece in pieces:

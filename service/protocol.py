@@ -9,6 +9,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.authorization import is_admin
+from service.body import LENGTH_DIGITS
 from service.connections import Connections
 from service.dialects import refusal
 from service.errors import Overloaded
@@ -21,9 +22,6 @@ FRAMING = 8
 
 PIPELINED = 16
 """Requests that may wait on a connection for the reply to the first; a client that sends more reads none."""
-
-LENGTH_DIGITS = 18
-"""Of a Content-Length: more is no number of bytes."""
 
 
 def _without_upgrade(data: bytes) -> bytes:
@@ -97,10 +95,6 @@ class Connection(HttpToolsProtocol):
         self._in_head = self._in_message = True
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # trailers say nothing here
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._refused or self.transport.is_closing():
@@ -110,9 +104,6 @@ class Connection(HttpToolsProtocol):
             if head > self._limits.header_bytes:
                 self._refuse_head()
                 return
-        if any(len(value) > LENGTH_DIGITS for name, value in self.headers if name == b"content-length"):
-            self.send_400_response("")
-            return
         if len(self.pipeline) >= PIPELINED:
             self.refuse(400, f"more than {PIPELINED} requests wait for replies: read them", "not_reading")
             return
@@ -121,6 +112,7 @@ class Connection(HttpToolsProtocol):
         self._connections.resting.pop(self, None)
         self._connections.receiving[self] = None
         super().on_headers_complete()
+        self.headers = []  # trailers say nothing here
         self.cycle.transport = self._joining
         if self._connections.draining() or self.expect_100_continue:  # its body may come after the reply, or never
             self.cycle.keep_alive = False
@@ -132,7 +124,7 @@ class Connection(HttpToolsProtocol):
             return False
         headers = dict(self.headers)
         sent = headers.get(b"content-length", b"0")
-        length = int(sent) if sent.isdigit() else 0
+        length = int(sent) if sent.isdigit() and len(sent) <= LENGTH_DIGITS else 0
         if length > self._limits.body_bytes:  # that it is too large is the better news
             return False
         try:

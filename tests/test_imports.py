@@ -25,6 +25,7 @@ ALLOWED = {
     "service.server": {"service.connections", "service.protocol", "service.tls"},
     "service.protocol": {
         "service.authorization",
+        "service.body",
         "service.connections",
         "service.dialects",
         "service.joining",

@@ -415,18 +415,19 @@ def test_what_comes_after_a_refused_head_is_not_asked(fake: Fake, port: int) -> 
     assert fake.started == []
 
 
-def test_after_something_malformed_nothing_more_is_heard(fake: Fake, port: int) -> None:
+def test_after_something_malformed_nothing_more_is_heard(fake: Fake) -> None:
+    settings = {**SMALL, "timeout_ms": 30_000}
     fake.gate.clear()
-    with Client(port) as client:
+    with serving(fake_app(fake, **settings), **settings) as port, Client(port) as client:
         client.send(ask([1]) + b"GARBAGE\r\n\r\n")
         assert fake.stepping.acquire(timeout=10)
-        for _ in range(50):
+        for _ in range(5):
             client.send(b"GARBAGE\r\n\r\n")
             httpx.get(f"http://127.0.0.1:{port}/livez")
         fake.gate.set()
         assert client.reply()[0] == 200
         assert client.ends() == b""
-    assert closed(port, "malformed") == 1
+        assert closed(port, "malformed") == 1
 
 
 def test_a_probe_gets_in_where_all_bodies_are_slow(port: int) -> None:
@@ -486,3 +487,13 @@ def test_a_body_over_the_limit_is_told_so_and_holds_no_room(full: int) -> None:
     with Client(full) as client:
         client.send(PREDICT + b"Content-Length: 5000\r\n\r\n" + b" " * 5000)
         assert client.reply()[0] == 413, "not to come back later"
+
+
+def test_a_length_of_thousands_of_digits_is_too_much(fake: Fake, port: int) -> None:
+    fake.gate.clear()
+    with Client(port) as client:
+        client.send(ask([1]) + PREDICT + b"Content-Length: " + b"0" * 900 + b"2\r\n\r\n{}")
+        assert fake.stepping.acquire(timeout=10)
+        fake.gate.set()
+        assert client.reply()[0] == 200
+        assert client.reply()[0] == 413
