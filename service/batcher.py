@@ -91,7 +91,7 @@ class Batcher:
         What comes before are those whose bodies have come and that have not been admitted yet; with a `reservation`,
         those that had one before. Where there is nothing of either it is let through, whatever it has.
         """
-        ahead = reservation.ahead if reservation else self._scheduler.coming
+        ahead = (reservation or self._scheduler).ahead
         if self._scheduler.requests or ahead.requests:
             self._scheduler.check_room(body_bytes // BYTES_A_TOKEN, ahead)
 

@@ -34,19 +34,18 @@ class Reservation:
     """Room for a request that is on its way to the queue; nothing holds it but those who come later."""
 
     def __init__(self, scheduler: "Scheduler", tokens: int) -> None:
-        self._scheduler: Scheduler | None = scheduler
-        self._tokens = tokens
-        self.ahead = scheduler.coming
-        """What was on its way when it was made."""
-        scheduler.reserved_requests += 1
-        scheduler.reserved_tokens += tokens
+        self._coming = scheduler.coming
+        self._coming[self] = tokens
+
+    @property
+    def ahead(self) -> Ahead:
+        """Those that were on their way when it was made, and still are; they come in turn, so they are few."""
+        before = list(itertools.takewhile(lambda other: other is not self, self._coming))
+        return Ahead(len(before), sum(self._coming[other] for other in before))
 
     def release(self) -> None:
-        """It has come, or never will; once."""
-        scheduler, self._scheduler = self._scheduler, None
-        if scheduler:
-            scheduler.reserved_requests -= 1
-            scheduler.reserved_tokens -= self._tokens
+        """It has come, or never will."""
+        self._coming.pop(self, None)
 
 
 class Scheduler:
@@ -63,9 +62,8 @@ class Scheduler:
         """That have sequences which wait."""
         self.sequences = 0
         self.tokens = 0
-        self.reserved_requests = 0
-        self.reserved_tokens = 0
-        """Of what is on its way to the queue."""
+        self.coming: dict[Reservation, int] = {}
+        """About how many tokens each has that is on its way to the queue, in their order."""
         self._queue: list[tuple[float, int, Sequence]] = []
         self._order = itertools.count()
         self._drained_tokens = 0.0
@@ -95,9 +93,9 @@ class Scheduler:
         self.tokens += tokens
 
     @property
-    def coming(self) -> Ahead:
-        """All that is on its way."""
-        return Ahead(self.reserved_requests, self.reserved_tokens)
+    def ahead(self) -> Ahead:
+        """All that is on its way: before whatever comes now."""
+        return Ahead(len(self.coming), sum(self.coming.values()))
 
     def check_room(self, tokens: int, ahead: Ahead = Ahead(0, 0)) -> None:  # noqa: B008
         """Raises Overloaded where one more request of so many tokens does not fit beside what waits and comes first."""
