@@ -55,6 +55,14 @@ def predict(sequences: Sequence[Sequence[int]], pad_id: int) -> bytes:
     return post("/predict", json.dumps({"token_ids": rows, "lengths": lengths}).encode())
 
 
+def reply_of(received: bytes) -> tuple[int, bytes] | None:
+    """Status and body of the reply, if all of it is there."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
+        return None
+    return int(head.split(b" ", 2)[1]), body
+
+
 class Connection(asyncio.Protocol):
     """A kept-alive connection with at most one request under way."""
 
@@ -78,13 +86,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, end, body = self._received.partition(b"\r\n\r\n")
-        if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
+        if (found := reply_of(self._received)) is None:
             return
         assert self._pending is not None, "nothing was asked"
-        number, due, sent = self._pending
+        pending = self._pending
         self._received, self._pending = b"", None
-        self._answered(self, Reply(number, due, sent, time.perf_counter(), int(head.split(b" ", 2)[1]), body))
+        self._answered(self, Reply(*pending, time.perf_counter(), *found))
 
     def connection_lost(self, error: Exception | None) -> None:
         if error is not None or self._pending is not None:
@@ -126,20 +133,11 @@ async def closed_loop(url: str, requests: Sequence[bytes], connections: int, sec
 
 
 async def open_loop(
-    url: str,
-    requests: Sequence[bytes],
-    arrivals: Sequence[float],
-    connections: int = 128,
-    *,
-    pooled: bool = False,
-    tick: float = 0,
-    sent: asyncio.Event | None = None,
+    url: str, requests: Sequence[bytes], arrivals: Sequence[float], connections: int = 128
 ) -> list[Reply]:
     """Sends the next of `requests` at each of `arrivals`, ascending seconds from the start, whatever was answered.
 
-    With none of the connections free a request waits for one: its latency counts from when it was due. `pooled`: the
-    connection that was used last goes first, as in a client's pool. `tick`: seconds that it sleeps at least, and sends
-    what is due together, which costs less. `sent`: set when the last one was due, whatever is answered later.
+    With none of the connections free a request waits for one: its latency counts from when it was due.
     Raises ConnectionError.
     """
     replies: list[Reply] = []
@@ -149,7 +147,7 @@ async def open_loop(
     def send() -> None:
         while due and free:
             number, when = due.popleft()
-            (free.pop if pooled else free.popleft)().send(number, requests[number], when)
+            free.popleft().send(number, requests[number], when)
 
     def answered(connection: Connection, reply: Reply) -> None:
         replies.append(reply)
@@ -164,10 +162,8 @@ async def open_loop(
     began = time.perf_counter()
     for number, arrival in enumerate(arrivals):
         while (delay := began + arrival - time.perf_counter()) > 0:  # noqa: ASYNC110 (it may wake early)
-            await asyncio.sleep(max(delay, tick))
+            await asyncio.sleep(delay)
         due.append((number % len(requests), began + arrival))
         send()
-    if sent is not None:
-        sent.set()
     await asyncio.gather(*(client.ended for client in clients))
     return replies

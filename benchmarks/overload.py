@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import client, figures
+from benchmarks.flood import flood
 from benchmarks.lengths import draw_sequences, reviews
 from benchmarks.model import CONFIG, NAME, make_artifact
 from benchmarks.server import Server, service
@@ -28,8 +29,6 @@ LARGE = 32
 """Sequences of a large request."""
 CONNECTIONS = 3000
 """Of the open loop: more than there are requests that wait."""
-TICK = 0.002
-"""Seconds between two looks of the generator at what is due: it is to leave the cores to the service."""
 PROBES = {"/livez": 10, "/metrics": 1}
 """Requests a second to the routes that must answer throughout; a scrape costs 5 ms, and comes every 15 s in truth."""
 GOODPUT, WAIT, PROBE_MS, AFTER_SECONDS = 0.9, 2.0, 100.0, 1.0
@@ -99,7 +98,7 @@ def main() -> int:
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         write_artifact(Path(folder, NAME, "1"), artifact)
-        gc.freeze()  # or collections of the load generator would last as long as a request
+        gc.disable()  # or collections of the load generator would last as long as a request
         for load in loads:
             with Server(service(Path(folder), NAME)) as server:
                 server.first_reply(single.requests[0].partition(b"\r\n\r\n")[2])
@@ -113,14 +112,13 @@ def measure(server: Server, load: Load, single: Traffic, tokens: float, seconds:
     precision = server.precision()
     size = load.traffic.per_request
     normal = client.run(client.closed_loop(server.url, single.requests, 1, 2))
-    busy = client.run(client.closed_loop(server.url, load.traffic.requests, load.connections, seconds / 6))
-    rate = served(busy, size)
-    level = client.run(watched(server, load, single, rate / size, seconds / 3))
-    over = client.run(watched(server, load, single, load.times * rate / size, seconds))
+    first = client.run(client.closed_loop(server.url, load.traffic.requests, load.connections, seconds / 6))
+    over = client.run(watched(server, load, single, load.times * served(first, size) / size, seconds))
+    last = client.run(client.closed_loop(server.url, load.traffic.requests, load.connections, seconds / 6))
     right = [reply for reply in over.replies if reply.status == 200]
     for traffic, replies in (
-        (load.traffic, [*busy, *level.replies, *over.replies]),
-        (single, [*normal, *level.after, *over.after]),
+        (load.traffic, [*first, *over.replies, *last]),
+        (single, [*normal, *over.after]),
     ):
         answered = [(reply.number, reply.body) for reply in replies if reply.status == 200]
         traffic.agreement(answered).check(server.url, precision)
@@ -132,8 +130,9 @@ def measure(server: Server, load: Load, single: Traffic, tokens: float, seconds:
     waits = [reply.latency for reply in right]
     third = len(over.memory) // 3
     return Found(
-        peak=max(rate, served(level.replies, size)),
-        offered=load.times * rate,
+        # machines become slower and faster in a minute: what it could do before the load and after it
+        peak=(served(first, size) + served(last, size)) / 2,
+        offered=load.times * served(first, size),
         goodput=goodput,
         refused=1 - len(right) / len(over.replies),
         p50=figures.quantile(waits, 0.5),
@@ -168,6 +167,10 @@ async def watched(server: Server, load: Load, single: Traffic, rate: float, seco
     probes = {path: np.arange(0, seconds, 1 / rate).tolist() for path, rate in PROBES.items()}
     memory: list[float] = []
     sent = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(sent.set)
 
     async def look() -> None:
         while True:
@@ -181,7 +184,7 @@ async def watched(server: Server, load: Load, single: Traffic, rate: float, seco
 
     looking = asyncio.ensure_future(look())
     replies, livez, metrics, after = await asyncio.gather(
-        client.open_loop(server.url, load.traffic.requests, arrivals, CONNECTIONS, pooled=True, tick=TICK, sent=sent),
+        asyncio.to_thread(flood, server.url, load.traffic.requests, arrivals, CONNECTIONS, tell),
         *(client.open_loop(server.url, [client.get(path)], times, 1) for path, times in probes.items()),
         afterwards(),
     )

@@ -31,8 +31,8 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class Access:
     """ASGI middleware around everything that answers a request.
 
-    Where there are `traces`, ``scope["phases"]`` is a list: whoever answers notes the name of a phase there, and when
-    it began by the monotonic clock.
+    ``scope["began"]`` is when that was, by the monotonic clock. Where there are `traces`, ``scope["phases"]`` is a
+    list: whoever answers notes the name of a phase there, and when it began by the same clock.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, traces: "Traces | None" = None) -> None:
@@ -42,7 +42,7 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.monotonic()
+        began = scope["began"] = time.monotonic()
         if self._traces:
             scope["phases"] = []
         identity = request_id_of(Headers(scope=scope).get("x-request-id", ""))

@@ -35,6 +35,7 @@ from service.schemas.tei import tei_predict_request
 from service.schemas.v2 import InferRequest
 from service.settings import Settings, variable
 from service.store import Store
+from service.turns import Turns
 from service.verification import Verifier
 from service.watcher import watch
 
@@ -114,6 +115,7 @@ def create_app(settings: Settings, repository: Repository, engine: Engine) -> Fa
     app.include_router(page.router())
     app.add_exception_handler(ServiceError, _on_service_error(metrics))
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_middleware(Turns)
     app.add_middleware(Authorization, api=api_keys, admin=admin_keys, rate=settings.rate_limit, metrics=metrics)
     app.add_middleware(Access, metrics=metrics, traces=traces)
     bodies = (predicted, classified, tei_predicted, InferRequest, IndexRequest, LoadRequest)

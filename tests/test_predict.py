@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -229,6 +230,19 @@ async def test_priority_and_deadline_by_header(fake: Fake) -> None:
         for task in (running_one, normal, high):
             assert (await task).status_code == 200
     assert fake.started == [[1], [4], [3]]
+
+
+async def test_a_deadline_counts_from_when_the_request_began(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come at once wait for their turn; that is no time of the client's."""
+    monkeypatch.setattr("service.routes.call.check_bulk", lambda *_: time.sleep(0.02))
+    async with running(fake_app(fake)) as client:
+        hurried = {"X-Request-Timeout-Ms": "200"}
+        replies = await asyncio.gather(
+            *(client.post("/predict", json={"token_ids": [[number]]}, headers=hurried) for number in range(1, 31))
+        )
+    in_time = [reply.status_code for reply in replies].count(200)
+    assert in_time < 25
+    assert [reply.status_code for reply in replies].count(504) == 30 - in_time
 
 
 async def test_a_full_queue(fake: Fake) -> None:

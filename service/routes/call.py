@@ -43,11 +43,11 @@ class Serving(NamedTuple):
 
 
 class Call:
-    """One such request; its clock runs from here. Raises InvalidContent for a bad header."""
+    """One such request; its clock runs from when it began. Raises InvalidContent for a bad header."""
 
     def __init__(self, request: Request, serving: Serving) -> None:
         self._request, self._serving = request, serving
-        self._deadline = time.monotonic() + _timeout(request, serving.settings.timeout_ms)
+        self._deadline: float = request.scope["began"] + _timeout(request, serving.settings.timeout_ms)
         self._urgent = _urgent(request)
         self._queue = self._compute = 0.0
         self._by: dict[str, str] = {}
