@@ -9,6 +9,8 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from benchmarks.client import Reply, get, reply_of
@@ -48,57 +50,54 @@ class Connection:
         return None
 
 
-def flood(
-    url: str, requests: Sequence[bytes], arrivals: Sequence[float], connections: int, sent: Callable[[], None]
-) -> list[Reply]:
-    """Sends the next of `requests` at each of `arrivals`, ascending seconds from the start, whatever was answered.
+class Flood:
+    """So many open connections, which the server has accepted; a context manager that closes them."""
 
-    The connection that was used last goes first, as in a client's pool; with none of them free a request waits for
-    one, and its latency counts from when it was due. `sent` is called after the last. Raises ConnectionError, or
-    TimeoutError.
-    """
-    host, _, port = urlsplit(url).netloc.rpartition(":")
-    free = [Connection(host, int(port)) for _ in range(connections)]
-    every = {connection.fileno(): connection for connection in free}
-    ready = select.epoll()
-    for descriptor in every:
-        ready.register(descriptor, select.EPOLLIN)
-    try:
-        free[-1].send(0, get("/livez"), 0.0)
-        while not free[-1].receive(0.0):  # that the server has accepted all of them is no part of the load
+    def __init__(self, url: str, connections: int) -> None:
+        host, _, port = urlsplit(url).netloc.rpartition(":")
+        self._free = [Connection(host, int(port)) for _ in range(connections)]
+        self._all = {connection.fileno(): connection for connection in self._free}
+        self._ready = select.epoll()
+        for descriptor in self._all:
+            self._ready.register(descriptor, select.EPOLLIN)
+        self._free[-1].send(0, get("/livez"), 0.0)
+        while not self._free[-1].receive(0.0):  # it is accepted after all others
             pass
-        return _exchange(ready, every, free, requests, deque(arrivals), sent)
-    finally:
-        ready.close()
-        for connection in every.values():
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ready.close()
+        for connection in self._all.values():
             connection.close()
 
+    def run(self, requests: Sequence[bytes], arrivals: Sequence[float], sent: Callable[[], None]) -> list[Reply]:
+        """Sends the next of `requests` at each of `arrivals`, ascending seconds from now, whatever was answered.
 
-def _exchange(
-    ready: select.epoll,
-    every: dict[int, Connection],
-    free: list[Connection],
-    requests: Sequence[bytes],
-    arrivals: deque[float],
-    sent: Callable[[], None],
-) -> list[Reply]:
-    replies: list[Reply] = []
-    count = len(arrivals)
-    began = heard = now = time.perf_counter()
-    while len(replies) < count:
-        for descriptor, _ in ready.poll(0, len(every)):
-            connection = every[descriptor]
-            if reply := connection.receive(now):
-                replies.append(reply)
-                free.append(connection)
-                heard = now
-        while arrivals and free and began + arrivals[0] <= now:
-            number = (count - len(arrivals)) % len(requests)
-            free.pop().send(number, requests[number], began + arrivals.popleft())
-            if not arrivals:
-                sent()
-        if len(free) < len(every) and now > heard + PATIENCE:
-            raise TimeoutError(f"no reply for {PATIENCE:g} s")
-        time.sleep(TICK)
-        now = time.perf_counter()
-    return replies
+        The connection that was used last goes first, as in a client's pool; with none of them free a request waits for
+        one, and its latency counts from when it was due. `sent` is called after the last. Raises ConnectionError, or
+        TimeoutError.
+        """
+        replies: list[Reply] = []
+        due, free = deque(arrivals), self._free
+        began = heard = now = time.perf_counter()
+        while len(replies) < len(arrivals):
+            for descriptor, _ in self._ready.poll(0, len(self._all)):
+                connection = self._all[descriptor]
+                if reply := connection.receive(now):
+                    replies.append(reply)
+                    free.append(connection)
+                    heard = now
+            while due and free and began + due[0] <= now:
+                number = (len(arrivals) - len(due)) % len(requests)
+                free.pop().send(number, requests[number], began + due.popleft())
+                if not due:
+                    sent()
+            if len(free) < len(self._all) and now > heard + PATIENCE:
+                raise TimeoutError(f"no reply for {PATIENCE:g} s")
+            time.sleep(TICK)
+            now = time.perf_counter()
+        return replies

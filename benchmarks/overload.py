@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import client, figures
-from benchmarks.flood import flood
+from benchmarks.flood import Flood
 from benchmarks.lengths import draw_sequences, reviews
 from benchmarks.model import CONFIG, NAME, make_artifact
 from benchmarks.server import Server, service
@@ -182,12 +182,13 @@ async def watched(server: Server, load: Load, single: Traffic, rate: float, seco
         await asyncio.sleep(AFTER_SECONDS)
         return await client.closed_loop(server.url, single.requests, 1, 2)
 
-    looking = asyncio.ensure_future(look())
-    replies, livez, metrics, after = await asyncio.gather(
-        asyncio.to_thread(flood, server.url, load.traffic.requests, arrivals, CONNECTIONS, tell),
-        *(client.open_loop(server.url, [client.get(path)], times, 1) for path, times in probes.items()),
-        afterwards(),
-    )
+    with Flood(server.url, CONNECTIONS) as flood:
+        looking = asyncio.ensure_future(look())
+        replies, livez, metrics, after = await asyncio.gather(
+            asyncio.to_thread(flood.run, load.traffic.requests, arrivals, tell),
+            *(client.open_loop(server.url, [client.get(path)], times, 1) for path, times in probes.items()),
+            afterwards(),
+        )
     looking.cancel()
     return Watched(replies, livez, metrics, after, memory)
 

@@ -43,6 +43,7 @@ class Connections:
     def __init__(self, limits: Limits, metrics: Metrics, draining: Callable[[], bool], batcher: Batcher) -> None:
         self.limits, self.metrics, self.draining, self.batcher = limits, metrics, draining, batcher
         self._turned_away = 0
+        self._note_unread = metrics.unread(Overloaded.__name__, Overloaded.status.value)
         self.all: set[Member] = set()
         self.resting: dict[Member, None] = {}
         """Those on which no request is being answered, since the longest time first."""
@@ -75,8 +76,7 @@ class Connections:
 
     def turned_away(self) -> None:
         """Notes a request that was refused unread; the log has their number, a line a second."""
-        self.metrics.refused(Overloaded.__name__)
-        self.metrics.replied("POST", "none", Overloaded.status, 0.0)
+        self._note_unread()
         if not self._turned_away:
             asyncio.get_running_loop().call_later(1.0, self._tell)
         self._turned_away += 1

@@ -192,6 +192,18 @@ class Metrics:
     def refused(self, reason: str) -> None:
         self._refusals.labels(reason).inc()
 
+    def unread(self, reason: str, status: int) -> Callable[[], None]:
+        """What notes a request refused unread, whenever it is called: there may be thousands a second."""
+        refusals = self._refusals.labels(reason)
+        requests, seconds = self._requests.labels("POST", "none", str(status)), self._seconds.labels("none")
+
+        def note() -> None:
+            refusals.inc()
+            requests.inc()
+            seconds.observe(0.0)
+
+        return note
+
     def replied(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)

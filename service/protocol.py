@@ -1,6 +1,7 @@
 """HTTP/1.1 connections, bounded in number, bytes and time: uvicorn's protocol, and what that leaves open."""
 
 import asyncio
+import functools
 import re
 from typing import Any, cast
 from urllib.parse import unquote
@@ -23,6 +24,9 @@ FRAMING = 8
 PIPELINED = 16
 """Requests that may wait on a connection for the reply to the first; a client that sends more reads none."""
 
+BLANK = "~"
+"""Stands for a character of a request's id, none of which it can be."""
+
 
 def _without_upgrade(data: bytes) -> bytes:
     """Requests that would rather speak HTTP/2 (as Java's client and curl --http2 do) speak HTTP/1.1.
@@ -31,6 +35,24 @@ def _without_upgrade(data: bytes) -> bytes:
     """
     head, end, rest = data.partition(b"\r\n\r\n")
     return re.sub(rb"(?i)\r\nupgrade:[^\r\n]*", b"", head) + end + rest
+
+
+def _message(reply: Response, identity: str, *, close: bool) -> bytes:
+    """A whole reply as it is sent."""
+    headers = [
+        *reply.raw_headers,
+        (b"x-request-id", identity.encode()),
+        *([(b"connection", b"close")] if close else []),
+    ]
+    head = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return STATUS_LINE[reply.status_code] + head + b"\r\n" + bytes(reply.body)
+
+
+@functools.lru_cache(maxsize=64)
+def _overloaded(path: str, detail: str, retry_after: str, identity: str, close: bool) -> bytes:
+    """Under overload the same is said thousands of times a second; making it takes as long as all else together."""
+    reply = refusal(path, Overloaded.status, detail, identity, headers={"Retry-After": retry_after})
+    return _message(reply, identity, close=close)
 
 
 class Connection(HttpToolsProtocol):
@@ -133,9 +155,9 @@ class Connection(HttpToolsProtocol):
             goes_on = self.parser.should_keep_alive() and not self.expect_100_continue
             close = self._connections.draining() or not goes_on
             identity = request_id_of(headers.get(b"x-request-id", b"").decode("latin-1"))
-            self._write(
-                refusal(path, error.status, error.detail, identity, headers=error.headers), identity, close=close
-            )
+            blank = BLANK * len(identity)
+            message = _overloaded(path, error.detail, error.headers["Retry-After"], blank, close)
+            self._write(message.replace(blank.encode(), identity.encode()), close=close)
             self._connections.turned_away()
             return True
         return False
@@ -198,19 +220,13 @@ class Connection(HttpToolsProtocol):
             return
         if not (self._answering and self.cycle.response_started):
             identity = request_id_of("")
-            self._write(refusal("/", status, detail, identity), identity, close=True)
+            self._write(_message(refusal("/", status, detail, identity), identity, close=True), close=True)
         else:
             self.transport.close()
 
-    def _write(self, reply: Response, identity: str, *, close: bool) -> None:
+    def _write(self, message: bytes, *, close: bool) -> None:
         """A reply that is not the app's."""
-        headers = [
-            *reply.raw_headers,
-            (b"x-request-id", identity.encode()),
-            *([(b"connection", b"close")] if close else []),
-        ]
-        head = b"".join(b"%b: %b\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[reply.status_code] + head + b"\r\n" + bytes(reply.body))
+        self.transport.write(message)
         if close:
             self.transport.close()
             self._bound_flushing()

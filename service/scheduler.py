@@ -99,20 +99,13 @@ class Scheduler:
 
     def check_room(self, tokens: int, ahead: Ahead = Ahead(0, 0)) -> None:  # noqa: B008
         """Raises Overloaded where one more request of so many tokens does not fit beside what waits and comes first."""
-        waiting = self.tokens + ahead.tokens
-        requests = self.requests + ahead.requests
-        if waiting + tokens > self.max_tokens:
-            raise Overloaded(
-                f"{waiting} tokens are waiting and {tokens} more would pass the limit of {self.max_tokens} "
-                "(LSTMSERVE_QUEUE_TOKENS); come back after Retry-After seconds",
-                self.retry_after(),
-            )
-        if requests >= self.max_requests:
-            raise Overloaded(
-                f"{requests} requests are waiting, which is the limit (LSTMSERVE_QUEUE_REQUESTS); come back after "
-                "Retry-After seconds",
-                self.retry_after(),
-            )
+        if self.tokens + ahead.tokens + tokens > self.max_tokens:
+            reason = f"more than {self.max_tokens} tokens would be waiting (LSTMSERVE_QUEUE_TOKENS)"
+        elif self.requests + ahead.requests >= self.max_requests:
+            reason = f"{self.max_requests} requests are waiting (LSTMSERVE_QUEUE_REQUESTS)"
+        else:
+            return
+        raise Overloaded(f"{reason}; come back after Retry-After seconds", self.retry_after())
 
     def take(self, room: int, now: float) -> Taken:
         """Up to `room` waiting sequences to start."""

@@ -20,6 +20,7 @@ from benchmarks import client, figures, report, stream
 from benchmarks.agreement import Agreement
 from benchmarks.engines import Contender, ours
 from benchmarks.figures import Spread
+from benchmarks.flood import Flood
 from benchmarks.lengths import LONG, draw_sequences, mixed, reviews, uniform
 from benchmarks.model import CONFIG, flop, make_artifact, recurrent_flop
 from benchmarks.onnx_lstm import OnnxRuntime, export, quantise
@@ -182,7 +183,7 @@ async def _listen(answer: Callable[[bytes], bytes]) -> tuple[asyncio.Server, str
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b"":
-            body = await reader.readexactly(int(head.partition(b"Content-Length: ")[2]))
+            body = await reader.readexactly(int(head.partition(b"Content-Length: ")[2] or 0))
             reply = answer(body)
             if not reply:
                 break
@@ -233,16 +234,71 @@ def test_an_open_loop_sends_every_arrival_and_counts_from_when_it_was_due() -> N
     assert replies[2].sent >= replies[1].finished  # it waited for the one connection
 
 
-@pytest.mark.parametrize("loop", ["closed", "open"])
-def test_a_server_that_hangs_up_ends_the_load(loop: str) -> None:
-    async def load() -> object:
-        server, url = await _listen(lambda _: b"")
+def test_a_flood_sends_every_arrival_over_the_connection_used_last() -> None:
+    told: list[None] = []
+
+    def flood(url: str) -> list[client.Reply]:
+        with Flood(url, 3) as flood:
+            return flood.run(REQUESTS, [0.0, 0.0, 0.0, 0.0, 0.05], lambda: told.append(None))
+
+    async def load() -> list[client.Reply]:
+        server, url = await _listen(lambda body: body.upper() or b"live")
         async with server:
+            return await asyncio.to_thread(flood, url)
+
+    replies = sorted(client.run(load()), key=lambda reply: reply.due)
+    assert told == [None]
+    assert sorted(reply.number for reply in replies[:4]) == [0, 0, 1, 2]
+    assert [reply.due - replies[0].due for reply in replies] == pytest.approx([0, 0, 0, 0, 0.05])
+    assert all(reply.body == (b"ONE", b"TWO", b"THREE")[reply.number] for reply in replies)
+    assert all(reply.status == 200 and reply.due <= reply.sent <= reply.finished for reply in replies)
+    firsts = sorted(replies[:4], key=lambda reply: reply.sent)
+    assert firsts[3].sent >= min(reply.finished for reply in firsts[:3])  # it waited for one of three
+
+
+def test_a_flood_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.flood.PATIENCE", 0.2)
+
+    def flood(url: str) -> list[client.Reply]:
+        with Flood(url, 1) as flood:
+            return flood.run(REQUESTS, [0.0], lambda: None)
+
+    async def load() -> list[client.Reply]:
+        held = asyncio.Event()
+
+        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await held.wait()
+            writer.close()
+
+        server = await asyncio.start_server(hold, "127.0.0.1", 0)
+        async with server:
+            try:
+                return await asyncio.to_thread(flood, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            finally:
+                held.set()
+
+    with pytest.raises(TimeoutError, match=r"no reply for 0\.2 s"):
+        client.run(load())
+
+
+@pytest.mark.parametrize("loop", ["closed", "open", "flood"])
+def test_a_server_that_hangs_up_ends_the_load(loop: str) -> None:
+    def flood(url: str) -> list[client.Reply]:
+        with Flood(url, 1) as flood:
+            return flood.run(REQUESTS, [0.0], lambda: None)
+
+    async def load() -> object:
+        server, url = await _listen(lambda body: b"" if body or loop != "flood" else b"ok")
+        async with server:
+            if loop == "flood":
+                return await asyncio.to_thread(flood, url)
             if loop == "closed":
                 return await client.closed_loop(url, REQUESTS, 1, 5)
             return await client.open_loop(url, REQUESTS, [0.0], connections=1)
 
-    with pytest.raises(ConnectionError, match="closed a connection on a request"):
+    with pytest.raises(ConnectionError, match="closed a connection"):
         client.run(load())
 
 

@@ -254,7 +254,7 @@ async def test_a_full_queue(fake: Fake) -> None:
         tasks += [asyncio.create_task(client.post("/predict", json=full)) for _ in range(2)]
         await until_metrics_say(client, "lstmserve_queue_tokens 256.0")
         reply = await client.post("/predict", json={"token_ids": [[2]]})
-        assert "limit of 256" in refused(reply, 429).detail
+        assert "more than 256 tokens" in refused(reply, 429).detail
         assert 1 <= int(reply.headers["retry-after"]) <= 60
         fake.gate.set()
         assert [(await task).status_code for task in tasks] == [200, 200, 200]

@@ -118,7 +118,7 @@ def test_a_request_is_refused_whole() -> None:
     scheduler = Scheduler(10, 1000)
     scheduler.admit([sequence(6)])
     refused = [sequence(1), sequence(4)]
-    with pytest.raises(Overloaded, match=r"6 tokens are waiting and 5 more would pass the limit of 10") as caught:
+    with pytest.raises(Overloaded, match="more than 10 tokens would be waiting") as caught:
         scheduler.admit(refused)
     assert caught.value.headers == {"Retry-After": "1"}
     assert (scheduler.sequences, scheduler.tokens) == (1, 6)

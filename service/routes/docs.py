@@ -1,25 +1,18 @@
 """``/docs``, Swagger UI over ``/openapi.json``: read or built once, served from memory, nothing from another host."""
 
 import functools
-import gzip
-import hashlib
 import html
 import importlib.resources
 import json
-from typing import NamedTuple
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.types import Receive, Scope, Send
 
-from service.routes.page import HEADERS, MEDIA
+from service.routes.files import HEADERS, MEDIA, File, file_of, send_file
 
 ASSETS = ("swagger-ui.css", "swagger-ui-bundle.js")
-
-PIECE = 1 << 16
-"""Bytes that are written at a time: a client that does not read holds no more of a file than a few of these."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -40,25 +33,6 @@ PAGE = """<!doctype html>
 """Addresses are relative: it works under a prefix that a proxy takes off, if the document's routes do."""
 
 
-class File(NamedTuple):
-    plain: bytes
-    packed: bytes
-    """In gzip."""
-    media: str
-    etag: str
-
-
-class Pieces(Response):
-    """Each piece waits until the client has taken most of those before it."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for start in range(0, len(self.body), PIECE):
-            end = start + PIECE
-            more = end < len(self.body)
-            await send({"type": "http.response.body", "body": bytes(self.body[start:end]), "more_body": more})
-
-
 def mount(app: FastAPI) -> None:
     """Adds the page, its assets and the application's document, as it is when it is first asked for."""
     routes = APIRouter(include_in_schema=False)
@@ -73,15 +47,15 @@ def mount(app: FastAPI) -> None:
     async def asset(name: str, request: Request) -> Response:
         if name not in assets:
             raise HTTPException(404, "the page has no such file")
-        return _reply(request, assets[name])
+        return send_file(request, assets[name])
 
     @functools.cache
     def built() -> File:
-        return _file(json.dumps(app.openapi(), ensure_ascii=False).encode(), "application/json")
+        return file_of(json.dumps(app.openapi(), ensure_ascii=False).encode(), "application/json")
 
     @routes.api_route("/openapi.json", methods=["GET", "HEAD"])
     async def document(request: Request) -> Response:
-        return _reply(request, built())
+        return send_file(request, built())
 
     app.include_router(routes)
 
@@ -89,29 +63,4 @@ def mount(app: FastAPI) -> None:
 @functools.cache
 def _asset(name: str) -> File:
     content = importlib.resources.files("fastapi_swagger").joinpath("resources", name).read_bytes()
-    return _file(content, MEDIA[name[name.rindex(".") :]])
-
-
-def _file(content: bytes, media: str) -> File:
-    return File(content, gzip.compress(content, 6, mtime=0), media, hashlib.sha256(content).hexdigest()[:16])
-
-
-def _reply(request: Request, file: File) -> Response:
-    packed = _takes_gzip(request.headers.get("accept-encoding", ""))
-    content, etag = (file.packed, f'"{file.etag}-gzip"') if packed else (file.plain, f'"{file.etag}"')
-    headers = {**HEADERS, "Cache-Control": "no-cache", "ETag": etag, "Vary": "Accept-Encoding"}
-    known = request.headers.get("if-none-match", "").split(",")
-    if etag in (tag.strip().removeprefix("W/") for tag in known):
-        return Response(status_code=304, headers=headers)
-    if packed:
-        headers["Content-Encoding"] = "gzip"
-    return Pieces(content, media_type=file.media, headers=headers)
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """Whether it is named, and not by a weight of 0 (RFC 9110, section 12.5.3)."""
-    for each in accepted.lower().split(","):
-        coding, _, weight = each.replace(" ", "").partition(";q=")
-        if coding == "gzip":
-            return weight.strip("0.") != "" or not weight
-    return False
+    return file_of(content, MEDIA[name[name.rindex(".") :]])

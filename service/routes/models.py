@@ -13,7 +13,7 @@ from service.errors import UnknownModel
 from service.repository import Model
 from service.routes.call import Serving
 from service.routes.described import UNKNOWN
-from service.routes.page import HEADERS
+from service.routes.files import HEADERS
 from service.schemas.models import ModelReply
 from service.schemas.shared import problems
 from service.store import Store
