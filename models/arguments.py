@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.config import ModelConfig, Output, Pooling
-from models.options import add_data_options, names, number, version_folder
+from models.options import add_data_options, add_pairs_option, names, number, version_folder
 from models.parser import Parser
 
 
@@ -14,6 +14,7 @@ def evaluation(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser = Parser(prog, "Measures a model version on labelled data, in float32.")
     parser.add_argument("model", type=Path, metavar="MODEL_DIR", help="version folder, as in models/store/NAME/VERSION")
     add_data_options(parser)
+    add_pairs_option(parser)
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="JSON on standard output")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="writes each row's logits there as JSON lines")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="auto: cuda if there is a GPU")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from models.metrics import Integers
 from models.network import SequenceClassifier
+from models.scores import scores
 
 
 class Batch(NamedTuple):
@@ -68,3 +69,10 @@ def predict_sequences(
         position += size
         on_batch(len(rows))
     return logits
+
+
+def predict_classes(network: SequenceClassifier, sequences: Sequence[Sequence[int] | Integers]) -> Integers:
+    """The class of highest score of each sequence, cut at the model's length, ``[sequences]``."""
+    cut = [sequence[: network.config.max_length] for sequence in sequences]
+    predicted: Integers = scores(predict_sequences(network, cut), network.config).argmax(axis=1)
+    return predicted

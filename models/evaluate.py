@@ -19,6 +19,7 @@ from models.extras import needs
 from models.formats import DataError
 from models.metrics import Metrics, measure
 from models.options import run_main
+from models.pairs import read_pairs, score_pairs
 from models.scores import scores
 
 with needs("train"):
@@ -26,7 +27,7 @@ with needs("train"):
     from rich.progress import Progress
     from rich.table import Table
 
-    from models.batches import predict_sequences
+    from models.batches import predict_classes, predict_sequences
     from models.device import DeviceError, choose_device
     from models.network import SequenceClassifier
 
@@ -52,6 +53,7 @@ def evaluate(options: argparse.Namespace) -> None:
     targets = np.array(class_indices(rows, config.labels))
     encoded = encode_rows(tokenizer, rows)
     sequences = [tokens[: config.max_length] for tokens in encoded]
+    pairs = read_pairs(options.pairs, config.labels)
     network = SequenceClassifier.from_weights(config, weights).to(device)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -67,11 +69,15 @@ def evaluate(options: argparse.Namespace) -> None:
         columns = zip(rows, labels, predicted, lengths, dropped, logits.tolist(), strict=True)
         write_durably(options.predictions, "".join(itertools.starmap(prediction_line, columns)).encode())
     metrics = measure(targets, predicted_scores)
+    pair_scores = [score_pairs(each, tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs]
     if options.json:
         document = metrics.to_json(config.labels) | {"labels": list(config.labels), "truncated": truncated}
+        document |= {"pairs": [score._asdict() for score in pair_scores]} if pair_scores else {}
         print(json.dumps(document, indent=1, ensure_ascii=False))
     else:
         print_metrics(metrics, config.labels, truncated, config.max_length)
+        for score in pair_scores:
+            print(f"{score.name}: both right in {score.right} of {score.pairs} pairs")
 
 
 def check_target(path: Path) -> None:

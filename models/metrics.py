@@ -70,16 +70,29 @@ def log_loss(labels: Integers, scores: Floats) -> float:
     return float(-np.log(np.maximum(true, np.finfo(np.float64).tiny)).mean())
 
 
-def expected_calibration_error(labels: Integers, scores: Floats, bins: int = CALIBRATION_BINS) -> float:
-    """Mean distance of confidence and accuracy over bins of equal width of the top score (Guo et al. 2017).
+class Bins(NamedTuple):
+    """Rows by the top score, in bins of equal width ``[bins]``; an empty bin has means of 0."""
 
-    Bins are open below and closed above, weighted by their rows.
-    """
+    rows: Integers
+    confidence: Floats
+    """Mean top score."""
+    accuracy: Floats
+
+
+def calibration_bins(labels: Integers, scores: Floats, bins: int = CALIBRATION_BINS) -> Bins:
+    """Bins are open below and closed above."""
     confidence = scores.max(axis=1)
     correct = scores.argmax(axis=1) == labels
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(number, weights=confidence - correct, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+    rows = np.bincount(number, minlength=bins)
+    sums = (np.bincount(number, weights=weights, minlength=bins) for weights in (confidence, correct))
+    return Bins(rows, *(total / np.maximum(rows, 1) for total in sums))
+
+
+def expected_calibration_error(labels: Integers, scores: Floats, bins: int = CALIBRATION_BINS) -> float:
+    """Mean distance of confidence and accuracy over the bins, weighted by their rows (Guo et al. 2017)."""
+    found = calibration_bins(labels, scores, bins)
+    return float(found.rows @ np.abs(found.confidence - found.accuracy) / len(labels))
 
 
 def _ratio(numerator: Integers, denominator: Integers) -> Floats:

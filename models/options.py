@@ -24,6 +24,7 @@ class TrainingSettings(argparse.Namespace):
     label_column: str
     labels: tuple[str, ...] | None
     label_map: dict[str, str]
+    pairs: list[Path]
     validation: float
     out: Path
     seed: int
@@ -78,10 +79,22 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pairs_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="minimal pairs to score: columns text and label, each two rows a pair; may be given several times",
+    )
+
+
 def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> TrainingSettings:
     parser = Parser(prog, "Trains a text classifier and writes one model version.")
     add = parser.add_argument_group("data").add_argument
     add_data_options(parser)
+    add_pairs_option(parser)
     add("--data-name", metavar="TEXT", help="public name of the data, for the model card")
     add("--labels", type=names, metavar="A,B,...", help="classes in the order of their indices; default: as found")
     add(
@@ -218,7 +231,7 @@ def run_main(
 
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "out", "checkpoint_seconds", "resume"}
+    left_out = {"data", "data_name", "pairs", "out", "checkpoint_seconds", "resume"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())
@@ -230,6 +243,7 @@ def command_line(settings: TrainingSettings) -> str:
     """The command that repeats a run, with data files by name and options that differ from their defaults."""
     defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
     words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
+    words += [word for path in settings.pairs for word in ("--pairs", path.name)]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
         if value == defaults[name]:

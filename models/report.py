@@ -14,9 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from models.artifact import CARD
+from models.calibration import Calibration
 from models.config import ModelConfig
 from models.metrics import Metrics
 from models.options import TrainingSettings, command_line, public
+from models.pairs import PairScore
 
 
 class Report(NamedTuple):
@@ -25,6 +27,8 @@ class Report(NamedTuple):
     settings: TrainingSettings
     config: ModelConfig
     metrics: Metrics
+    calibration: Calibration
+    pairs: Sequence[PairScore]
     history: Sequence[Mapping[str, float]]
     best_epoch: int
     seconds: float
@@ -40,6 +44,7 @@ def report_files(report: Report) -> dict[str, bytes]:
         "metrics.json": metrics_json(report).encode(),
         "curves.png": _png(curves(report.history, report.best_epoch)),
         "confusion.png": _png(confusion(report.metrics, report.config.labels)),
+        "reliability.png": _png(reliability(report.calibration)),
     }
 
 
@@ -47,6 +52,13 @@ def metrics_json(report: Report) -> str:
     document = {
         "labels": list(report.config.labels),
         "validation": report.metrics.to_json(report.config.labels),
+        "calibration": {
+            "temperature": report.calibration.temperature,
+            "rows": report.calibration.rows,
+            "error_before": report.calibration.before,
+            "error_after": report.calibration.after,
+        },
+        "pairs": [score._asdict() for score in report.pairs],
         "best_epoch": report.best_epoch,
         "seconds": round(report.seconds, 1),
         "epochs": list(report.history),
@@ -90,6 +102,13 @@ def model_card(report: Report) -> str:
             ],
         ),
         "`metrics.json` has all figures, `curves.png` the losses by epoch, `confusion.png` the confusion matrix.",
+        "## Calibration",
+        f"Scores are made of logits divided by the temperature {config.temperature:g}, which was fitted on one half of "
+        f"the validation part, drawn with the seed. On the other half, {report.calibration.rows} rows, the expected "
+        f"calibration error (15 bins) is {report.calibration.after:.4f}; without a temperature it is "
+        f"{report.calibration.before:.4f}.",
+        "![How often scores are right](reliability.png)",
+        *pair_sections(report.pairs),
         "## Training",
         f"Best epoch {report.best_epoch} of {len(report.history)}; {report.seconds:.0f} seconds on "
         f"{hardware(settings.device)}, torch {torch.__version__}, {settings.threads} "
@@ -114,9 +133,24 @@ def model_card(report: Report) -> str:
         "## Limits",
         f"Texts unlike the training data get scores all the same. Words beyond the {config.vocab_size - 2} known ones "
         f"are one unknown token. At most {config.max_length} tokens are read; windows of at most {settings.crop} "
-        "tokens were seen in training. Scores are not calibrated beyond the error given above.",
+        "tokens were seen in training. Scores are calibrated for texts like those of the validation part.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def pair_sections(scores: Sequence[PairScore]) -> list[str]:
+    """Nothing where there are no pairs."""
+    if not scores:
+        return []
+    total = sum(score.right for score in scores), sum(score.pairs for score in scores)
+    return [
+        "## Minimal pairs",
+        "Two short texts that differ in little but in their class; none of them was seen in training.",
+        table(
+            ("pairs", "both right", "of"),
+            [(f"`{score.name}`", score.right, score.pairs) for score in scores] + [("all", *total)],
+        ),
+    ]
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
@@ -183,6 +217,22 @@ def confusion(metrics: Metrics, labels: Sequence[str]) -> Figure:
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_xticks(ticks, labels, rotation=45, ha="right")
     axes.set_yticks(ticks, labels)
+    return figure
+
+
+def reliability(calibration: Calibration) -> Figure:
+    """How often scores are right, by their size; a calibrated model's bars end on the diagonal."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    bins = calibration.bins
+    edges = np.linspace(0, 1, len(bins.rows) + 1)
+    filled = bins.rows > 0
+    axes.bar(edges[:-1][filled], bins.accuracy[filled], 1 / len(bins.rows), align="edge", edgecolor="white")
+    axes.plot(bins.confidence[filled], bins.accuracy[filled], "o", color="black", markersize=3)
+    axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8)
+    axes.set(ylabel="share that is right", title=f"calibration error {100 * calibration.after:.2f} %")
+    counts.bar(edges[:-1], bins.rows, 1 / len(bins.rows), align="edge", edgecolor="white")
+    counts.set(xlabel="top score", ylabel="rows", xlim=(0, 1))
     return figure
 
 

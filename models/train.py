@@ -17,12 +17,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from models.artifact import Artifact, ArtifactError, write_artifact
+from models.calibration import calibrate
 from models.config import ModelConfig, first_error
 from models.corpus import Corpus, file_digest, read_corpus
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import measure
 from models.options import TRAIN, TrainingSettings, public, run_main, training_settings, written
+from models.pairs import Pairs, read_pairs, score_pairs
 from models.scores import scores
 from models.tokenizer import PAD_ID
 
@@ -30,7 +32,7 @@ with needs("train"):
     import torch
     from rich.console import Console
 
-    from models.batches import predict_sequences
+    from models.batches import predict_classes, predict_sequences
     from models.checkpoint import (
         CheckpointError,
         check_new,
@@ -122,6 +124,7 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
 
     # Data
     corpus = read_corpus(settings)
+    pairs = read_pairs(settings.pairs, corpus.labels)
 
     # Model
     torch.manual_seed(settings.seed)
@@ -162,7 +165,7 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
                 best = run.end_epoch(on_batch=lambda _: checkpoint())
                 progress.end_epoch(run.history[-1], best=best)
             save_checkpoint(folder, identity, run.state())  # outlives a version that cannot be written
-        write_version(settings, corpus, run, digests)
+        write_version(settings, corpus, pairs, run, digests)
         progress.line(written(settings.out))
     remove_checkpoint(folder)
 
@@ -186,7 +189,9 @@ def learning_rate(highest: float, step: int, total: int) -> float:
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (total - warm_up)))
 
 
-def write_version(settings: TrainingSettings, corpus: Corpus, run: Run, digests: Sequence[str]) -> None:
+def write_version(
+    settings: TrainingSettings, corpus: Corpus, pairs: Sequence[Pairs], run: Run, digests: Sequence[str]
+) -> None:
     """Metrics and golden cases are those of the best epoch's weights as they are stored.
 
     Raises SettingsError where they are too large to be stored so.
@@ -200,20 +205,25 @@ def write_version(settings: TrainingSettings, corpus: Corpus, run: Run, digests:
             )
     weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in run.best_weights.items()}
     network = SequenceClassifier.from_weights(run.network.config, weights)
+    targets = corpus.validation.targets
     logits = predict_sequences(network, corpus.validation.sequences)
+    calibration = calibrate(logits, targets, network.config, settings.seed)
+    config = network.config.model_copy(update={"temperature": calibration.temperature})
     classes = len(corpus.labels)
     report = Report(
         settings=settings,
-        config=network.config,
-        metrics=measure(corpus.validation.targets, scores(logits, network.config)),
+        config=config,
+        metrics=measure(targets, scores(logits, config)),
+        calibration=calibration,
+        pairs=[score_pairs(each, corpus.tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs],
         history=run.history,
         best_epoch=run.best_epoch,
         seconds=run.seconds(),
         training_rows=np.bincount(corpus.training.targets, minlength=classes).tolist(),
-        validation_rows=np.bincount(corpus.validation.targets, minlength=classes).tolist(),
+        validation_rows=np.bincount(targets, minlength=classes).tolist(),
         files=[(path.name, digest) for path, digest in zip(settings.data, digests, strict=True)],
     )
-    artifact = Artifact(network.config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
+    artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
     write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)
 
 

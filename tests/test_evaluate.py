@@ -146,3 +146,30 @@ def test_as_a_process(tmp_path: Path, data: Path) -> None:
     without = "import sys, runpy; sys.modules['torch'] = None; runpy.run_module('models.evaluate', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "torch is not installed: pip install 'lstm-serve[train]'\n")
+
+
+def test_minimal_pairs_by_file(tmp_path: Path, data: Path, capsys: Captured) -> None:
+    artifact = write_tiny(tmp_path / "1", max_length=40)
+    rows = [row for pair in zip(*(reviews(20)[start::2] for start in (0, 1)), strict=True) for row in pair]
+    files = [write(tmp_path / "words.tsv", rows), write(tmp_path / "more.csv", rows[:6])]
+    arguments = [str(tmp_path / "1"), "--data", str(data), *(f"--pairs={path}" for path in files)]
+    assert evaluate.main([*arguments, "--json"]) == 0
+    network = SequenceClassifier.from_weights(artifact.config, artifact.weights)
+    assert artifact.tokenizer is not None
+    ids = artifact.tokenizer.encode([text for text, _ in rows])
+    judged = [int(network.predict([tokens[:40]]).argmax()) for tokens in ids]
+    right = [artifact.config.labels[index] == label for index, (_, label) in zip(judged, rows, strict=True)]
+    both = [first and second for first, second in zip(right[::2], right[1::2], strict=True)]
+    assert json.loads(capsys.readouterr().out)["pairs"] == [
+        {"name": "words", "right": sum(both), "pairs": 10},
+        {"name": "more", "right": sum(both[:3]), "pairs": 3},
+    ]
+    assert evaluate.main(arguments) == 0
+    assert f"words: both right in {sum(both)} of 10 pairs" in capsys.readouterr().out
+
+
+def test_a_file_that_has_no_pairs(tmp_path: Path, data: Path, capsys: Captured) -> None:
+    write_tiny(tmp_path / "1")
+    odd = write(tmp_path / "odd.tsv", ROWS[:3])
+    assert evaluate.main([str(tmp_path / "1"), "--data", str(data), "--pairs", str(odd)]) == 2
+    assert "has no second text" in capsys.readouterr().err

@@ -192,10 +192,12 @@ WITHOUT_TORCH = {
         for name in (
             "arguments",
             "artifact",
+            "calibration",
             "config",
             "data",
             "metrics",
             "options",
+            "pairs",
             "scores",
             "state_dict",
             "tokenizer",

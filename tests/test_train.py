@@ -21,7 +21,7 @@ from models.run import Run
 from tests.reviews import reviews, write
 
 SMALL = "--embedding-dim 8 --hidden-size 8 --epochs 3 --crop 30 --batch-size 16 --learning-rate 0.02 --threads 1"
-FILES = {"README.md", "metrics.json", "curves.png", "confusion.png"}
+FILES = {"README.md", "metrics.json", "curves.png", "confusion.png", "reliability.png"}
 COVERED = {"config.json", "model.safetensors", "tokenizer.json", "golden.json", SUMS}
 
 
@@ -78,8 +78,10 @@ def test_a_version_is_written_with_its_card_metrics_and_plots(tmp_path: Path) ->
     assert metrics["validation"]["accuracy"] > 0.8
     best = max(metrics["epochs"], key=lambda epoch: (epoch["validation_accuracy"], -epoch["validation_loss"]))
     assert metrics["best_epoch"] == best["epoch"]
-    assert metrics["validation"]["log_loss"] == pytest.approx(best["validation_loss"], abs=0.01)
-    for plot in ("curves.png", "confusion.png"):
+    assert metrics["validation"]["log_loss"] < best["validation_loss"]  # which is that of temperature 1
+    assert metrics["calibration"]["temperature"] == artifact.config.temperature != 1
+    assert metrics["calibration"]["rows"] == 30
+    for plot in ("curves.png", "confusion.png", "reliability.png"):
         assert (out / plot).read_bytes().startswith(b"\x89PNG")
 
     card = (out / "README.md").read_text()
@@ -89,6 +91,21 @@ def test_a_version_is_written_with_its_card_metrics_and_plots(tmp_path: Path) ->
     assert "--out models/store/toy/1" in card
     assert "--label-map mixed=unsure" in card
     assert "| validation |" in card
+
+
+def test_the_card_has_the_score_of_minimal_pairs(tmp_path: Path) -> None:
+    data = write(tmp_path / "reviews.csv", reviews(300))
+    pairs = write(tmp_path / "words.tsv", [("a good film", "positive"), ("a bad film", "negative")] * 2)
+    trained(data, tmp_path / "toy" / "1", f"--pairs {pairs} --epochs 12 --patience 12")
+    trained(data, tmp_path / "toy" / "2", "--epochs 12 --patience 12")
+    card = (tmp_path / "toy" / "1" / "README.md").read_text()
+    assert "| `words` | 2 | 2 |\n| all | 2 | 2 |" in card
+    assert "--pairs words.tsv" in card
+    assert json.loads((tmp_path / "toy" / "1" / "metrics.json").read_text())["pairs"] == [
+        {"name": "words", "right": 2, "pairs": 2}
+    ]
+    assert "pairs" not in (tmp_path / "toy" / "2" / "README.md").read_text().lower()
+    assert covered_bytes(tmp_path / "toy" / "1") == covered_bytes(tmp_path / "toy" / "2")  # nothing learns from them
 
 
 def test_metrics_and_golden_cases_are_of_the_weights_as_stored(tmp_path: Path, data: Path) -> None:
