@@ -362,6 +362,20 @@ def test_a_body_that_has_no_room_is_refused_before_it_comes(full: int) -> None:
     assert 'lstmserve_requests_total{method="POST",route="none",status="429"} 3.0' in text
 
 
+def test_each_of_many_refusals_has_its_own_id(full: int) -> None:
+    """They are made once and told often."""
+    with Client(full) as client:
+        ids = []
+        for sent in ("a", "b", "", "request-1", "request-2", "~", ""):
+            client.send(PREDICT + f"X-Request-ID: {sent}\r\nContent-Length: 56\r\n\r\n".encode() + b" " * 56)
+            status, headers, body = client.reply()
+            assert (status, json.loads(body)["request_id"]) == (429, headers["x-request-id"])
+            ids.append(headers["x-request-id"])
+        assert [ids[0], ids[1], ids[3], ids[4]] == ["a", "b", "request-1", "request-2"]
+        assert len({ids[2], ids[5], ids[6]}) == 3
+        assert {len(ids[number]) for number in (2, 5, 6)} == {32}
+
+
 def test_a_body_that_may_have_room_is_read(full: int) -> None:
     with Client(full) as client:
         client.send(PREDICT + b"Content-Length: 55\r\n\r\n" + b'{"token_ids":[[1,2,3,4,5,6,7]]}'.ljust(55))
