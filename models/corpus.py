@@ -1,13 +1,14 @@
 """Labelled rows as a network reads them: token ids, true classes, and the split for training. No torch."""
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from models.data import Row, class_indices, class_names, read_rows, split_rows
+from models.data import Row, class_indices, class_names, read_rows, read_texts, spaceless, split_rows
 from models.formats import DataError
 from models.metrics import Integers
 from models.options import TrainingSettings
@@ -31,10 +32,12 @@ class Corpus(NamedTuple):
     tokenizer: Tokenizer
     training: Part
     validation: Part
+    unlabelled: list[Integers]
+    """Of the texts for pretraining, none of which is in the validation part."""
 
 
 def read_corpus(settings: TrainingSettings) -> Corpus:
-    """Reads, splits, learns the vocabulary on the training part alone, and encodes. Raises DataError."""
+    """Reads, splits, learns the vocabulary without the validation part, and encodes. Raises DataError."""
     rows = read_rows(settings.data, settings.text_column, settings.label_column, settings.label_map)
     present = class_names(rows)
     if unused := sorted(set(settings.label_map.values()) - set(present)):
@@ -50,10 +53,18 @@ def read_corpus(settings: TrainingSettings) -> Corpus:
             raise DataError(
                 rows[0].path, f"no row of class {label!r} is left for training: give more, or fewer --labels"
             )
-    tokenizer = Tokenizer.train((rows[index].text for index in parts[0]), settings.vocab_size, settings.min_count)
+    held = {spaceless(rows[index].text) for index in parts[1]}
+    texts = [text for text in read_texts(settings.pretrain, settings.text_column) if spaceless(text) not in held]
+    known = itertools.chain((rows[index].text for index in parts[0]), texts)
+    tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)
     sequences = [np.array(tokens[: settings.max_length]) for tokens in encode_rows(tokenizer, rows)]
     training, validation = (Part([sequences[index] for index in part], targets[part]) for part in parts)
-    return Corpus(labels, tokenizer, training, validation)
+    unlabelled = [np.array(tokens, np.int64) for tokens in tokenizer.encode(texts)]
+    if settings.pretrain and sum(map(len, unlabelled)) < settings.pretrain_window:
+        raise DataError(
+            settings.pretrain[0], "has fewer tokens than --pretrain-window: give more texts, or a shorter window"
+        )
+    return Corpus(labels, tokenizer, training, validation, unlabelled)
 
 
 def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[list[int]]:

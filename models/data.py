@@ -35,6 +35,13 @@ def read_rows(
     return [row._replace(label=rename.get(row.label, row.label)) for row in rows]
 
 
+def read_texts(paths: Sequence[Path], text_column: str) -> list[str]:
+    """All texts of the files, in order; labels are not looked at. Raises DataError."""
+    return [
+        _text(path, number, text) for path in paths for number, text, _ in read_records(path, text_column, text_column)
+    ]
+
+
 def class_names(rows: Iterable[Row]) -> tuple[str, ...]:
     """The distinct labels, sorted; as numbers where all are integers."""
     names = {row.label for row in rows}
@@ -65,7 +72,7 @@ def split_rows(rows: Sequence[Row], validation: float, seed: int) -> tuple[list[
     """
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
-        groups.setdefault(" ".join(row.text.split()), []).append(index)
+        groups.setdefault(spaceless(row.text), []).append(index)
     wanted = round(validation * len(rows)) if validation < 1 else int(validation)
     shuffled = list(groups.values())
     kept: set[int] = set()
@@ -76,6 +83,11 @@ def split_rows(rows: Sequence[Row], validation: float, seed: int) -> tuple[list[
         reason = f"{len(rows) - len(kept)} of {len(rows)} rows are left for training and {len(kept)} for validation"
         raise DataError(rows[0].path, f"{reason}: give more rows with different texts, or change --validation")
     return [index for index in range(len(rows)) if index not in kept], sorted(kept)
+
+
+def spaceless(text: str) -> str:
+    """The same for texts that differ at most in white space."""
+    return " ".join(text.split())
 
 
 def _text(path: Path, number: int, value: object) -> str:

@@ -26,6 +26,7 @@ class TrainingSettings(argparse.Namespace):
     label_map: dict[str, str]
     pairs: list[Path]
     validation: float
+    pretrain: list[Path]
     out: Path
     seed: int
     cell: Cell
@@ -41,6 +42,14 @@ class TrainingSettings(argparse.Namespace):
     vocab_size: int
     min_count: int
     max_length: int
+    pretrain_epochs: int
+    pretrain_learning_rate: float
+    pretrain_window: int
+    negatives: int
+    weight_drop: float
+    layer_decay: float
+    unfreeze: int
+    average: float
     crop: int
     epochs: int
     patience: int
@@ -124,8 +133,33 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--min-count", type=positive, default=2, metavar="N", help="least occurrences of a token")
     add("--max-length", type=positive, default=4096, metavar="N", help="most tokens of a text that the model reads")
 
-    add = parser.add_argument_group("training").add_argument
     rate = number(float, 0, below=1)
+    add = parser.add_argument_group("pretraining (with --pretrain)").add_argument
+    add(
+        "--pretrain",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="texts without labels, from which a language model learns first; may be given several times",
+    )
+    add("--pretrain-epochs", type=positive, default=3, metavar="N", help="passes over all texts, labelled ones too")
+    above_zero = number(float, 0, above=True)
+    add("--pretrain-learning-rate", type=above_zero, default=2e-3, metavar="X", help="highest rate")
+    add("--pretrain-window", type=number(int, 2), default=200, metavar="N", help="tokens of a window of the texts")
+    add("--negatives", type=positive, default=2048, metavar="N", help="wrong tokens of a step's sampled softmax")
+    add("--weight-drop", type=rate, default=0.0, metavar="X", help="rate on the recurrent weights")
+
+    add = parser.add_argument_group("training").add_argument
+    add(
+        "--layer-decay",
+        type=number(float, 0, above=True),
+        default=1.0,
+        metavar="X",
+        help="factor of the rate of the recurrent layers, and twice of the embedding",
+    )
+    add("--unfreeze", type=number(int, 0), default=0, metavar="N", help="epochs until the next deeper part learns too")
+    add("--average", type=rate, default=0.0, metavar="X", help="decay of the average of the weights that is kept")
     add("--crop", type=positive, default=400, metavar="N", help="tokens of the random window of a longer text")
     add("--epochs", type=positive, default=8, metavar="N", help="most passes over the data")
     add("--patience", type=positive, default=3, metavar="N", help="epochs without a better validation before the end")
@@ -231,7 +265,7 @@ def run_main(
 
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "pairs", "out", "checkpoint_seconds", "resume"}
+    left_out = {"data", "data_name", "pairs", "pretrain", "out", "checkpoint_seconds", "resume"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())
@@ -244,6 +278,7 @@ def command_line(settings: TrainingSettings) -> str:
     defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
     words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
     words += [word for path in settings.pairs for word in ("--pairs", path.name)]
+    words += [word for path in settings.pretrain for word in ("--pretrain", path.name)]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
         if value == defaults[name]:

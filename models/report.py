@@ -31,9 +31,12 @@ class Report(NamedTuple):
     pairs: Sequence[PairScore]
     history: Sequence[Mapping[str, float]]
     best_epoch: int
+    pretraining: Sequence[Mapping[str, float]]
+    """Its epochs."""
     seconds: float
     training_rows: Sequence[int]
     validation_rows: Sequence[int]
+    unlabelled: int
     files: Sequence[tuple[str, str]]
 
 
@@ -61,6 +64,7 @@ def metrics_json(report: Report) -> str:
         "pairs": [score._asdict() for score in report.pairs],
         "best_epoch": report.best_epoch,
         "seconds": round(report.seconds, 1),
+        "pretraining": list(report.pretraining),
         "epochs": list(report.history),
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -86,7 +90,7 @@ def model_card(report: Report) -> str:
             ],
         ),
         f"The split is drawn with seed {settings.seed} (`--validation {settings.validation:g}`); texts that differ at "
-        "most in white space fall on one side. The vocabulary is learned on the training part alone.",
+        "most in white space fall on one side. The vocabulary is learned without the validation part.",
         "## Metrics",
         "On the validation part, with the weights as stored. The same part chose the epoch (early stopping), so "
         "expect a little less on new data.",
@@ -109,6 +113,7 @@ def model_card(report: Report) -> str:
         f"{report.calibration.before:.4f}.",
         "![How often scores are right](reliability.png)",
         *pair_sections(report.pairs),
+        *pretraining_sections(report),
         "## Training",
         f"Best epoch {report.best_epoch} of {len(report.history)}; {report.seconds:.0f} seconds on "
         f"{hardware(settings.device)}, torch {torch.__version__}, {settings.threads} "
@@ -136,6 +141,25 @@ def model_card(report: Report) -> str:
         "tokens were seen in training. Scores are calibrated for texts like those of the validation part.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def pretraining_sections(report: Report) -> list[str]:
+    """Nothing where there was none."""
+    if not report.pretraining:
+        return []
+    return [
+        "## Pretraining",
+        "The embedding and the recurrent layers first learned to foretell tokens, in the training part's texts and "
+        f"{report.unlabelled} without labels; texts of the validation part were taken out. Perplexity is that of the "
+        "validation part's texts, whose labels were not looked at, over the whole vocabulary and all directions.",
+        table(
+            ("epoch", "train loss (sampled)", "validation perplexity"),
+            [
+                (record["epoch"], f"{record['train_loss']:.4f}", f"{record['perplexity']:.1f}")
+                for record in report.pretraining
+            ],
+        ),
+    ]
 
 
 def pair_sections(scores: Sequence[PairScore]) -> list[str]:

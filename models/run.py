@@ -1,126 +1,117 @@
-"""One training run: all that changes while it trains, and so all that a checkpoint holds."""
+"""One stage of a training run: all that changes while it trains, and so all that a checkpoint holds of it."""
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from torch.nn import functional
+from torch import Tensor, nn
 
-from models.batches import Batch, predict_sequences, training_batches
-from models.corpus import Corpus
-from models.metrics import measure
-from models.network import SequenceClassifier
+from models.batches import Batch
 from models.options import TrainingSettings
-from models.scores import scores
-from models.tokenizer import UNK_ID
+
+Record = dict[str, float]
+"""What an epoch came to: its number from 1, `train_loss` and figures of the stage's own."""
 
 
 class DivergedError(ValueError):
     """A loss, or logits in validation, that are not finite."""
 
 
-class Run:
+class Run(ABC):
+    """`module` is what is trained, by groups of `optimiser`.
+
+    A group's ``scale`` multiplies the rate of a step, and until its epoch ``first``, counted from 0, it stays as it is.
+    """
+
+    name: ClassVar[str]
+    """Of the stage."""
+
     def __init__(
         self,
         settings: TrainingSettings,
-        corpus: Corpus,
-        network: SequenceClassifier,
+        module: nn.Module,
         optimiser: torch.optim.Optimizer,
+        *,
+        epochs: int,
+        learning_rate: float,
     ) -> None:
-        self.settings, self.corpus, self.network, self.optimiser = settings, corpus, network, optimiser
-        self.device = network.linear.weight.device
-        self.epoch, self.position, self.loss_sum = 0, 0, 0.0
-        self.history: list[dict[str, float]] = []
-        self.best_epoch, self.best_weights = 0, dict[str, torch.Tensor]()
+        """`learning_rate`: the highest."""
+        self.settings, self.module, self.optimiser = settings, module, optimiser
+        self.epochs, self.learning_rate = epochs, learning_rate
+        self.device = next(module.parameters()).device
+        self.epoch, self.position, self.loss_sum, self.rows = 0, 0, 0.0, 0
+        self.history: list[Record] = []
         self._seconds, self._started = 0.0, time.monotonic()
 
+    @abstractmethod
     def batches(self) -> list[Batch]:
-        """Those of the current epoch, of which `position` are done."""
-        return training_batches(
-            self.corpus.training.lengths,
-            crop=self.settings.crop,
-            batch_size=self.settings.batch_size,
-            batch_tokens=self.settings.batch_tokens,
-            seed=self.settings.seed,
-            epoch=self.epoch,
-        )
+        """Those of the current epoch, of which `position` are done; as many in every epoch."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The batch's mean loss in nats."""
+
+    @abstractmethod
+    def validate(self, on_batch: Callable[[int], object]) -> Record:
+        """Figures of the epoch that has ended. `on_batch` is told how many texts each batch had.
+
+        Raises DivergedError.
+        """
+
+    @abstractmethod
+    def describe(self, record: Record) -> str:
+        """An epoch in words."""
 
     def step(self, batch: Batch, rate: float) -> float:
-        """One step of the optimiser; gives the batch's mean loss in nats. Raises DivergedError."""
-        sequences, targets = self.corpus.training
-        windows = [
-            sequences[row][start : start + batch.length] for row, start in zip(batch.rows, batch.starts, strict=True)
-        ]
-        tokens = torch.from_numpy(np.stack(windows))
-        tokens[torch.rand(tokens.shape) < self.settings.word_dropout] = UNK_ID
-        lengths = torch.full((len(windows),), batch.length)
+        """One step of the optimiser; gives the batch's loss. Raises DivergedError."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            logits = self.network(tokens.to(self.device), lengths)
-        target = torch.from_numpy(targets[batch.rows]).to(self.device)
-        loss = functional.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
+            loss = self.loss(batch)
         value = loss.item()
         if not math.isfinite(value):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower --learning-rate or --clip")
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0) * (self.epoch >= group.get("first", 0))
         self.optimiser.step()
         self.position += 1
-        self.loss_sum += value * len(windows)
+        self.rows += len(batch.rows)
+        self.loss_sum += value * len(batch.rows)
         return value
 
-    def end_epoch(self, on_batch: Callable[[int], object]) -> bool:
-        """Validates, on whole texts in float32; says whether this epoch is the best so far.
-
-        Nothing has changed when `on_batch`, told the texts of each batch, raises. Raises DivergedError.
-        """
-        sequences, targets = self.corpus.validation
-        logits = predict_sequences(self.network.eval(), sequences, on_batch=on_batch)
-        if not np.isfinite(logits).all():
-            raise DivergedError(f"the logits of epoch {self.epoch + 1} are not finite: lower --learning-rate or --clip")
-        metrics = measure(targets, scores(logits, self.network.config))
-        record = {
-            "epoch": self.epoch + 1,
-            "train_loss": self.loss_sum / len(self.corpus.training.sequences),
-            "validation_loss": metrics.log_loss,
-            "validation_accuracy": metrics.accuracy,
-        }
+    def end_epoch(self, on_batch: Callable[[int], object]) -> Record:
+        """Nothing has changed when `on_batch` raises. Raises DivergedError."""
+        record = {"epoch": self.epoch + 1, "train_loss": self.loss_sum / self.rows, **self.validate(on_batch)}
         self.history.append(record)
-        best = max(self.history, key=lambda each: (each["validation_accuracy"], -each["validation_loss"])) is record
-        self.epoch, self.position, self.loss_sum = self.epoch + 1, 0, 0.0
-        if best:
-            self.best_epoch = self.epoch
-            self.best_weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        return best
+        self.epoch, self.position, self.loss_sum, self.rows = self.epoch + 1, 0, 0.0, 0
+        return record
 
     def finished(self) -> bool:
-        return self.epoch == self.settings.epochs or self.epoch - self.best_epoch >= self.settings.patience
+        return self.epoch == self.epochs
 
     def seconds(self) -> float:
-        """Time spent, in all processes that the run has had."""
+        """Time spent, in all processes that the stage has had."""
         return self._seconds + time.monotonic() - self._started
 
     def state(self) -> dict[str, Any]:
         return {
-            "network": self.network.state_dict(),
+            "module": self.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
-            "progress": [self.epoch, self.position, self.loss_sum, self.best_epoch, self.seconds()],
+            "progress": [self.epoch, self.position, self.loss_sum, self.rows, self.seconds()],
             "history": self.history,
-            "best_weights": self.best_weights,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
+        self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"])
-        self.epoch, self.position, self.loss_sum, self.best_epoch, self._seconds = state["progress"]
-        self.history, self.best_weights = state["history"], state["best_weights"]
+        self.epoch, self.position, self.loss_sum, self.rows, self._seconds = state["progress"]
+        self.history = state["history"]

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import numpy as np
@@ -45,9 +45,11 @@ with needs("train"):
     from models.device import DeviceError, choose_device, choose_precision
     from models.golden import golden_cases
     from models.network import SequenceClassifier
+    from models.pretraining import Pretraining
     from models.progress import TrainingProgress
     from models.report import Report, report_files
     from models.run import DivergedError, Run
+    from models.tuning import Tuning
 
 WARM_UP = 0.05
 """Share of all steps in which the learning rate rises."""
@@ -115,10 +117,10 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     settings.threads = torch.get_num_threads()
-    names = ", ".join(path.name for path in settings.data)
+    names = ", ".join(path.name for path in (*settings.data, *settings.pretrain))
     console.print(f"reading {names} …", markup=False, highlight=False, soft_wrap=True)
-    digests = [file_digest(path) for path in settings.data]
-    identity = public(settings) | {"data": digests}
+    digests = [(path.name, file_digest(path)) for path in (*settings.data, *settings.pretrain)]
+    identity = public(settings) | {"data": [digest for _, digest in digests]}
     del identity["weights"]  # says how they are written once they are trained
     saved = load_checkpoint(folder, identity) if settings.resume else None
 
@@ -133,41 +135,50 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
     torch.nn.init.normal_(network.embedding.weight, std=0.1)
     network.to(device)
 
-    # Optimiser
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
-    run = Run(settings, corpus, network, optimiser)
+    # Stages
+    tuning = Tuning(settings, corpus, network)
+    runs: list[Run] = [Pretraining(settings, corpus, network), tuning] if settings.pretrain else [tuning]
+    first = 0
     if saved is not None:
-        run.load(saved)
-
-    # Loop
+        first = saved["stage"]
+        for run, state in zip(runs, saved["runs"], strict=False):
+            run.load(state)
     next_save = time.monotonic() + settings.checkpoint_seconds
 
-    def checkpoint() -> None:
-        nonlocal next_save
-        if stop.requested or time.monotonic() >= next_save:
-            save_checkpoint(folder, identity, run.state())
-            next_save = time.monotonic() + settings.checkpoint_seconds
-        if stop.requested:
-            raise KeyboardInterrupt
+    def save(stage: int) -> None:
+        save_checkpoint(folder, identity, {"stage": stage, "runs": [run.state() for run in runs[: stage + 1]]})
 
-    per_epoch = len(run.batches())
-    total = settings.epochs * per_epoch
-    with TrainingProgress(console, settings.epochs, total, run.epoch * per_epoch + run.position) as progress:
-        with stop.deferred():
-            while not run.finished():
-                network.train()
-                progress.start_epoch()
-                for batch in run.batches()[run.position :]:
-                    rate = learning_rate(settings.learning_rate, run.epoch * per_epoch + run.position, total)
-                    loss = run.step(batch, rate)
-                    progress.step(run.epoch + 1, loss, batch.length * len(batch.rows))
-                    checkpoint()
-                best = run.end_epoch(on_batch=lambda _: checkpoint())
-                progress.end_epoch(run.history[-1], best=best)
-            save_checkpoint(folder, identity, run.state())  # outlives a version that cannot be written
-        write_version(settings, corpus, pairs, run, digests)
-        progress.line(written(settings.out))
+    for stage in range(first, len(runs)):
+
+        def checkpoint(stage: int = stage) -> None:
+            nonlocal next_save
+            if stop.requested or time.monotonic() >= next_save:
+                save(stage)
+                next_save = time.monotonic() + settings.checkpoint_seconds
+            if stop.requested:
+                raise KeyboardInterrupt
+
+        with TrainingProgress(console, runs[stage]) as progress, stop.deferred():
+            train_stage(runs[stage], progress, checkpoint)
+            save(stage)  # outlives a version that cannot be written
+    write_version(settings, corpus, pairs, runs, tuning, digests)
+    console.print(written(settings.out), markup=False, highlight=False, soft_wrap=True)
     remove_checkpoint(folder)
+
+
+def train_stage(run: Run, progress: TrainingProgress, checkpoint: Callable[[], None]) -> None:
+    """From where the run is to its end; `checkpoint` is called wherever it can go on from. Raises DivergedError."""
+    per_epoch = len(run.batches())
+    total = run.epochs * per_epoch
+    while not run.finished():
+        run.module.train()
+        progress.start_epoch()
+        for batch in run.batches()[run.position :]:
+            rate = learning_rate(run.learning_rate, run.epoch * per_epoch + run.position, total)
+            loss = run.step(batch, rate)
+            progress.step(loss, batch.length * len(batch.rows))
+            checkpoint()
+        progress.end_epoch(run.end_epoch(on_batch=lambda _: checkpoint()))
 
 
 def make_config(settings: TrainingSettings, corpus: Corpus) -> ModelConfig:
@@ -190,21 +201,26 @@ def learning_rate(highest: float, step: int, total: int) -> float:
 
 
 def write_version(
-    settings: TrainingSettings, corpus: Corpus, pairs: Sequence[Pairs], run: Run, digests: Sequence[str]
+    settings: TrainingSettings,
+    corpus: Corpus,
+    pairs: Sequence[Pairs],
+    runs: Sequence[Run],
+    tuning: Tuning,
+    files: Sequence[tuple[str, str]],
 ) -> None:
     """Metrics and golden cases are those of the best epoch's weights as they are stored.
 
     Raises SettingsError where they are too large to be stored so.
     """
     dtype = np.dtype(settings.weights).type
-    for name, tensor in run.best_weights.items():
+    for name, tensor in tuning.best_weights.items():
         if (largest := tensor.abs().max().item()) > float(np.finfo(dtype).max):
             raise SettingsError(
                 f"{settings.out}: {name} goes up to {largest:.3g}, more than {settings.weights} holds; what was "
                 "trained is kept: finish it by the same command with --resume --weights float32"
             )
-    weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in run.best_weights.items()}
-    network = SequenceClassifier.from_weights(run.network.config, weights)
+    weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in tuning.best_weights.items()}
+    network = SequenceClassifier.from_weights(tuning.network.config, weights)
     targets = corpus.validation.targets
     logits = predict_sequences(network, corpus.validation.sequences)
     calibration = calibrate(logits, targets, network.config, settings.seed)
@@ -216,12 +232,14 @@ def write_version(
         metrics=measure(targets, scores(logits, config)),
         calibration=calibration,
         pairs=[score_pairs(each, corpus.tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs],
-        history=run.history,
-        best_epoch=run.best_epoch,
-        seconds=run.seconds(),
+        history=tuning.history,
+        best_epoch=tuning.best_epoch,
+        pretraining=[record for run in runs[:-1] for record in run.history],
+        seconds=sum(run.seconds() for run in runs),
         training_rows=np.bincount(corpus.training.targets, minlength=classes).tolist(),
         validation_rows=np.bincount(targets, minlength=classes).tolist(),
-        files=[(path.name, digest) for path, digest in zip(settings.data, digests, strict=True)],
+        unlabelled=len(corpus.unlabelled),
+        files=files,
     )
     artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
     write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)

@@ -77,7 +77,7 @@ def test_logits_that_are_not_finite(
     capsys: Captured,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.run.predict_sequences", lambda network, rows, on_batch: np.full((len(rows), 2), np.nan))
+    monkeypatch.setattr("models.tuning.predict_sequences", lambda network, rows, on_batch: np.full((len(rows), 2), np.nan))
     assert "the logits of epoch 1 are not finite" in refusal(command(data, tmp_path / "toy" / "1"), capsys)
 
 

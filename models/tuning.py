@@ -1,0 +1,118 @@
+"""The stage that learns the classes, from labelled texts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+from models.batches import Batch, predict_sequences, training_batches
+from models.corpus import Corpus
+from models.metrics import measure
+from models.network import SequenceClassifier
+from models.options import TrainingSettings
+from models.run import DivergedError, Record, Run
+from models.scores import scores
+from models.tokenizer import UNK_ID
+
+
+class Tuning(Run):
+    """Keeps the weights of its best epoch, and ends some epochs after it."""
+
+    name = "classes"
+
+    def __init__(self, settings: TrainingSettings, corpus: Corpus, network: SequenceClassifier) -> None:
+        optimiser = torch.optim.AdamW(_groups(settings, network), weight_decay=settings.weight_decay, fused=True)
+        super().__init__(settings, network, optimiser, epochs=settings.epochs, learning_rate=settings.learning_rate)
+        self.corpus, self.network = corpus, network
+        self.average = AveragedModel(network, avg_fn=self._averaged) if settings.average else None
+        self.best_epoch, self.best_weights = 0, dict[str, Tensor]()
+
+    def batches(self) -> list[Batch]:
+        return training_batches(
+            self.corpus.training.lengths,
+            crop=self.settings.crop,
+            batch_size=self.settings.batch_size,
+            batch_tokens=self.settings.batch_tokens,
+            seed=self.settings.seed,
+            epoch=self.epoch,
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        sequences, targets = self.corpus.training
+        windows = [
+            sequences[row][start : start + batch.length] for row, start in zip(batch.rows, batch.starts, strict=True)
+        ]
+        tokens = torch.from_numpy(np.stack(windows))
+        tokens[torch.rand(tokens.shape) < self.settings.word_dropout] = UNK_ID
+        lengths = torch.full((len(windows),), batch.length)
+        logits = self.network(tokens.to(self.device), lengths)
+        target = torch.from_numpy(targets[batch.rows]).to(self.device)
+        return functional.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
+
+    def step(self, batch: Batch, rate: float) -> float:
+        value = super().step(batch, rate)
+        if self.average:
+            self.average.update_parameters(self.network)
+        return value
+
+    @property
+    def judged(self) -> SequenceClassifier:
+        """What is validated, and kept: the average of the weights where there is one."""
+        if self.average is None:
+            return self.network
+        assert isinstance(self.average.module, SequenceClassifier)
+        return self.average.module
+
+    def validate(self, on_batch: Callable[[int], object]) -> Record:
+        """On whole texts, in float32."""
+        sequences, targets = self.corpus.validation
+        logits = predict_sequences(self.judged.eval(), sequences, on_batch=on_batch)
+        if not np.isfinite(logits).all():
+            raise DivergedError(f"the logits of epoch {self.epoch + 1} are not finite: lower --learning-rate or --clip")
+        metrics = measure(targets, scores(logits, self.network.config))
+        return {"validation_loss": metrics.log_loss, "validation_accuracy": metrics.accuracy}
+
+    def describe(self, record: Record) -> str:
+        return (
+            f"train loss {record['train_loss']:.4f}, validation loss {record['validation_loss']:.4f}, "
+            f"accuracy {record['validation_accuracy']:.4f}" + (" (best)" if self.epoch == self.best_epoch else "")
+        )
+
+    def end_epoch(self, on_batch: Callable[[int], object]) -> Record:
+        record = super().end_epoch(on_batch)
+        if max(self.history, key=lambda each: (each["validation_accuracy"], -each["validation_loss"])) is record:
+            self.best_epoch = self.epoch
+            self.best_weights = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
+        return record
+
+    def finished(self) -> bool:
+        return super().finished() or self.epoch - self.best_epoch >= self.settings.patience
+
+    def state(self) -> dict[str, Any]:
+        average = self.average.state_dict() if self.average else None
+        own = {"average": average, "best_epoch": self.best_epoch, "best_weights": self.best_weights}
+        return {**super().state(), **own}
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.best_epoch, self.best_weights = state["best_epoch"], state["best_weights"]
+
+    def _averaged(self, average: Tensor, weight: Tensor, steps: Tensor | int) -> Tensor:
+        """Exponential, over no more steps than there have been."""
+        decay = min(self.settings.average, (1 + int(steps)) / (10 + int(steps)))
+        return decay * average + (1 - decay) * weight
+
+
+def _groups(settings: TrainingSettings, network: SequenceClassifier) -> list[dict[str, Any]]:
+    """What lies deeper learns more slowly, each part by the same factor, and later (Howard & Ruder 2018, section 3)."""
+    parts = [network.linear, network.rnn, network.embedding]
+    return [
+        {"params": list(part.parameters()), "scale": settings.layer_decay**depth, "first": settings.unfreeze * depth}
+        for depth, part in enumerate(parts)
+    ]
