@@ -15,7 +15,8 @@ class LanguageModel(nn.Module):
     """Shares `network`'s embedding and recurrent layers.
 
     `counts` ``[vocab_size]`` are the tokens' occurrences in the texts: wrong tokens are drawn by their power of 0.75
-    (Mikolov et al. 2013), and logits are corrected for how often they are (sampled softmax, Jean et al. 2015).
+    (Mikolov et al. 2013), and each counts by one over how often it is expected to be drawn (importance sampling of the
+    softmax's sum, Bengio & Senecal 2003).
     """
 
     log_expected: Tensor
@@ -56,7 +57,7 @@ class LanguageModel(nn.Module):
         weight = self.embedding.weight
         losses = []
         for expected, came in self(tokens):
-            right = (expected.float() * weight[came]).sum(dim=1) + self.bias[came] - self.log_expected[came]
+            right = (expected.float() * weight[came]).sum(dim=1) + self.bias[came]
             wrong = (expected @ weight[others].to(expected.dtype).t()).float()
             wrong = wrong + (self.bias[others] - self.log_expected[others])
             wrong = wrong.masked_fill(others == came[:, None], -torch.inf)

@@ -114,6 +114,11 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
         check_new(folder)
     device = choose_device(settings.device)
     settings.device, settings.precision = device.type, choose_precision(settings, device)
+    if settings.pretrain and settings.bidirectional and settings.num_layers > 1:
+        raise SettingsError(
+            f"--num-layers {settings.num_layers} in both directions cannot be pretrained: the second layer would see "
+            "what is to be foretold; give --num-layers 1 or --no-bidirectional"
+        )
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     settings.threads = torch.get_num_threads()

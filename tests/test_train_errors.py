@@ -15,7 +15,7 @@ from models.checkpoint import CHECKPOINT, working_folder
 from models.device import DeviceError, choose_device, choose_precision
 from models.extras import needs
 from models.options import TrainingSettings, training_settings, version_folder, written
-from models.run import Run
+from models.tuning import Tuning
 from tests.reviews import reviews, write
 from tests.test_train import command, interrupt_after
 
@@ -77,7 +77,9 @@ def test_logits_that_are_not_finite(
     capsys: Captured,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.tuning.predict_sequences", lambda network, rows, on_batch: np.full((len(rows), 2), np.nan))
+    monkeypatch.setattr(
+        "models.tuning.predict_sequences", lambda network, rows, on_batch: np.full((len(rows), 2), np.nan)
+    )
     assert "the logits of epoch 1 are not finite" in refusal(command(data, tmp_path / "toy" / "1"), capsys)
 
 
@@ -151,21 +153,21 @@ def test_weights_beyond_float16_are_written_as_float32_by_the_same_run(
     capsys: Captured,
 ) -> None:
     out = tmp_path / "1"
-    end_epoch = Run.end_epoch
+    end_epoch = Tuning.end_epoch
 
-    def large(self: Run, **arguments: Any) -> bool:
+    def large(self: Tuning, **arguments: Any) -> dict[str, float]:
         torch.nn.init.constant_(self.network.linear.bias, 7e4)
         return end_epoch(self, **arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "end_epoch", large)
+        patch.setattr(Tuning, "end_epoch", large)
         assert train.main(command(data, out, "--weights float16")) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"error: {out}: linear.bias goes up to 7e+04, more than float16 holds" in line
     assert line.endswith("--resume --weights float32")
     assert not out.exists()
     with monkeypatch.context() as patch:
-        patch.delattr(Run, "step")  # no step is left to be done
+        patch.setattr(Tuning, "step", None)  # no step is left to be done
         assert train.main(command(data, out, "--weights float32 --resume")) == 0
     assert read_artifact(out).weights["linear.bias"].tolist() == [7e4, 7e4]
     assert not working_folder(out).exists()
