@@ -83,7 +83,7 @@ class Run(ABC):
         self.loss_sum += value * len(batch.rows)
         return value
 
-    def end_epoch(self, on_batch: Callable[[int], object]) -> Record:
+    def end_epoch(self, *, on_batch: Callable[[int], object]) -> Record:
         """Nothing has changed when `on_batch` raises. Raises DivergedError."""
         record = {"epoch": self.epoch + 1, "train_loss": self.loss_sum / self.rows, **self.validate(on_batch)}
         self.history.append(record)

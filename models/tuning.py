@@ -82,8 +82,8 @@ class Tuning(Run):
             f"accuracy {record['validation_accuracy']:.4f}" + (" (best)" if self.epoch == self.best_epoch else "")
         )
 
-    def end_epoch(self, on_batch: Callable[[int], object]) -> Record:
-        record = super().end_epoch(on_batch)
+    def end_epoch(self, *, on_batch: Callable[[int], object]) -> Record:
+        record = super().end_epoch(on_batch=on_batch)
         if max(self.history, key=lambda each: (each["validation_accuracy"], -each["validation_loss"])) is record:
             self.best_epoch = self.epoch
             self.best_weights = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}

@@ -177,10 +177,13 @@ TORCH = {
     "models.convert",
     "models.device",
     "models.golden",
+    "models.language",
     "models.network",
+    "models.pretraining",
     "models.report",
     "models.run",
     "models.train",
+    "models.tuning",
     "models.weights_file",
     "service.engine.packed",
 }

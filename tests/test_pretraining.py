@@ -13,6 +13,7 @@ from models import train
 from models.batches import Batch
 from models.checkpoint import working_folder
 from models.corpus import read_corpus
+from models.network import SequenceClassifier
 from models.options import training_settings
 from models.pretraining import windows
 from models.tuning import Tuning
@@ -147,7 +148,7 @@ def tuning(tmp_path: Path, data: Path, options: str) -> Tuning:
     settings.device = "cpu"
     corpus = read_corpus(settings)
     torch.manual_seed(0)
-    network = train.SequenceClassifier(train.make_config(settings, corpus))
+    network = SequenceClassifier(train.make_config(settings, corpus))
     return Tuning(settings, corpus, network)
 
 

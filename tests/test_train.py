@@ -183,7 +183,7 @@ def test_a_run_interrupted_in_validation_resumes_there(
     trained(data, whole)
     end_epoch, ended = Run.end_epoch, []
 
-    def interrupted(self: Run, **arguments: Any) -> bool:
+    def interrupted(self: Run, **arguments: Any) -> dict[str, float]:
         ended.append(self.epoch)
         os.kill(os.getpid(), signal.SIGTERM)
         return end_epoch(self, **arguments)
