@@ -33,7 +33,9 @@ class Corpus(NamedTuple):
     training: Part
     validation: Part
     unlabelled: list[Integers]
-    """Of the texts for pretraining, none of which is in the validation part."""
+    """Of the texts without labels that have tokens, none of which is in the validation part."""
+    texts: list[str]
+    """Those of the training part, then those without labels."""
 
 
 def read_corpus(settings: TrainingSettings) -> Corpus:
@@ -59,12 +61,15 @@ def read_corpus(settings: TrainingSettings) -> Corpus:
     tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)
     sequences = [np.array(tokens[: settings.max_length]) for tokens in encode_rows(tokenizer, rows)]
     training, validation = (Part([sequences[index] for index in part], targets[part]) for part in parts)
-    unlabelled = [np.array(tokens, np.int64) for tokens in tokenizer.encode(texts)]
+    encoded = tokenizer.encode(texts)
+    texts = [text for text, tokens in zip(texts, encoded, strict=True) if tokens]
+    unlabelled = [np.array(tokens[: settings.max_length]) for tokens in encoded if tokens]
     if settings.pretrain and sum(map(len, unlabelled)) < settings.pretrain_window:
         raise DataError(
             settings.pretrain[0], "has fewer tokens than --pretrain-window: give more texts, or a shorter window"
         )
-    return Corpus(labels, tokenizer, training, validation, unlabelled)
+    texts = [*(rows[index].text for index in parts[0]), *texts]
+    return Corpus(labels, tokenizer, training, validation, unlabelled, texts)
 
 
 def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[list[int]]:
@@ -76,10 +81,10 @@ def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[list[int]]:
     return encoded
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 in hexadecimal. Raises DataError."""
+def file_digest(path: Path, option: str = "--data") -> str:
+    """SHA-256 in hexadecimal; `option` named the file. Raises DataError."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(path, f"cannot be read ({error.strerror}): check --data") from None
+        raise DataError(path, f"cannot be read ({error.strerror}): check {option}") from None

@@ -50,6 +50,8 @@ class TrainingSettings(argparse.Namespace):
     layer_decay: float
     unfreeze: int
     average: float
+    distil: list[Path]
+    distil_weight: float
     crop: int
     epochs: int
     patience: int
@@ -133,7 +135,7 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--min-count", type=positive, default=2, metavar="N", help="least occurrences of a token")
     add("--max-length", type=positive, default=4096, metavar="N", help="most tokens of a text that the model reads")
 
-    rate = number(float, 0, below=1)
+    rate, share = number(float, 0, below=1), number(float, 0, below=math.nextafter(1, 2))
     add = parser.add_argument_group("pretraining (with --pretrain)").add_argument
     add(
         "--pretrain",
@@ -143,7 +145,13 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
         metavar="FILE",
         help="texts without labels, from which a language model learns first; may be given several times",
     )
-    add("--pretrain-epochs", type=positive, default=3, metavar="N", help="passes over all texts, labelled ones too")
+    add(
+        "--pretrain-epochs",
+        type=number(int, 0),
+        default=3,
+        metavar="N",
+        help="passes over all texts; 0: none",
+    )
     above_zero = number(float, 0, above=True)
     add("--pretrain-learning-rate", type=above_zero, default=2e-3, metavar="X", help="highest rate")
     add("--pretrain-window", type=number(int, 2), default=200, metavar="N", help="tokens of a window of the texts")
@@ -159,6 +167,16 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
         help="factor of the rate of the recurrent layers, and twice of the embedding",
     )
     add("--unfreeze", type=number(int, 0), default=0, metavar="N", help="epochs until the next deeper part learns too")
+    add(
+        "--distil",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="version folder of a teacher, whose scores are learned, also of the texts of --pretrain; may be given "
+        "several times: their mean",
+    )
+    add("--distil-weight", type=share, default=0.9, metavar="X", help="of the teachers' scores beside a text's label")
     add("--average", type=rate, default=0.0, metavar="X", help="decay of the average of the weights that is kept")
     add("--crop", type=positive, default=400, metavar="N", help="tokens of the random window of a longer text")
     add("--epochs", type=positive, default=8, metavar="N", help="most passes over the data")
@@ -265,7 +283,7 @@ def run_main(
 
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "pairs", "pretrain", "out", "checkpoint_seconds", "resume"}
+    left_out = {"data", "data_name", "pairs", "pretrain", "distil", "out", "checkpoint_seconds", "resume"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())
@@ -279,6 +297,7 @@ def command_line(settings: TrainingSettings) -> str:
     words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
     words += [word for path in settings.pairs for word in ("--pairs", path.name)]
     words += [word for path in settings.pretrain for word in ("--pretrain", path.name)]
+    words += [word for path in settings.distil for word in ("--distil", store_folder(path))]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
         if value == defaults[name]:

@@ -11,12 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
 from pydantic import ValidationError
 
-from models.artifact import Artifact, ArtifactError, write_artifact
+from models.artifact import SUMS, Artifact, ArtifactError, write_artifact
 from models.calibration import calibrate
 from models.config import ModelConfig, first_error
 from models.corpus import Corpus, file_digest, read_corpus
@@ -31,6 +32,7 @@ from models.tokenizer import PAD_ID
 with needs("train"):
     import torch
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from models.batches import predict_classes, predict_sequences
     from models.checkpoint import (
@@ -49,6 +51,7 @@ with needs("train"):
     from models.progress import TrainingProgress
     from models.report import Report, report_files
     from models.run import DivergedError, Run
+    from models.teachers import Scores, teach
     from models.tuning import Tuning
 
 WARM_UP = 0.05
@@ -124,8 +127,10 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
     settings.threads = torch.get_num_threads()
     names = ", ".join(path.name for path in (*settings.data, *settings.pretrain))
     console.print(f"reading {names} …", markup=False, highlight=False, soft_wrap=True)
-    digests = [(path.name, file_digest(path)) for path in (*settings.data, *settings.pretrain)]
-    identity = public(settings) | {"data": [digest for _, digest in digests]}
+    digests = [(path.name, file_digest(path)) for path in settings.data]
+    digests += [(path.name, file_digest(path, "--pretrain")) for path in settings.pretrain]
+    teachers = [file_digest(path / SUMS, "--distil") for path in settings.distil]
+    identity = public(settings) | {"data": [digest for _, digest in digests], "distil": teachers}
     del identity["weights"]  # says how they are written once they are trained
     saved = load_checkpoint(folder, identity) if settings.resume else None
 
@@ -141,8 +146,10 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
     network.to(device)
 
     # Stages
-    tuning = Tuning(settings, corpus, network)
-    runs: list[Run] = [Pretraining(settings, corpus, network), tuning] if settings.pretrain else [tuning]
+    taught = learn_from(settings.distil, corpus, device, console) if settings.distil else None
+    tuning = Tuning(settings, corpus, network, taught)
+    first_stages = [Pretraining(settings, corpus, network)] if settings.pretrain and settings.pretrain_epochs else []
+    runs: list[Run] = [*first_stages, tuning]
     first = 0
     if saved is not None:
         first = saved["stage"]
@@ -184,6 +191,16 @@ def train_stage(run: Run, progress: TrainingProgress, checkpoint: Callable[[], N
             progress.step(loss, batch.length * len(batch.rows))
             checkpoint()
         progress.end_epoch(run.end_epoch(on_batch=lambda _: checkpoint()))
+
+
+def learn_from(teachers: Sequence[Path], corpus: Corpus, device: torch.device, console: Console) -> Scores:
+    """What the teachers say of the corpus's texts. Raises ArtifactError."""
+    columns = (TextColumn("teachers"), BarColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(teachers) * len(corpus.texts))
+        return teach(
+            teachers, corpus.labels, corpus.texts, device, on_batch=lambda texts: progress.advance(task, texts)
+        )
 
 
 def make_config(settings: TrainingSettings, corpus: Corpus) -> ModelConfig:

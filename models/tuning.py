@@ -16,6 +16,7 @@ from models.network import SequenceClassifier
 from models.options import TrainingSettings
 from models.run import DivergedError, Record, Run
 from models.scores import scores
+from models.teachers import Scores
 from models.tokenizer import UNK_ID
 
 
@@ -24,16 +25,28 @@ class Tuning(Run):
 
     name = "classes"
 
-    def __init__(self, settings: TrainingSettings, corpus: Corpus, network: SequenceClassifier) -> None:
+    def __init__(
+        self, settings: TrainingSettings, corpus: Corpus, network: SequenceClassifier, taught: Scores | None = None
+    ) -> None:
+        """`taught` ``[texts, classes]``: what teachers say of the corpus's texts."""
         optimiser = torch.optim.AdamW(_groups(settings, network), weight_decay=settings.weight_decay, fused=True)
         super().__init__(settings, network, optimiser, epochs=settings.epochs, learning_rate=settings.learning_rate)
         self.corpus, self.network = corpus, network
         self.average = AveragedModel(network, avg_fn=self._averaged) if settings.average else None
+        self._sequences = corpus.training.sequences
+        targets = np.eye(len(corpus.labels))[corpus.training.targets]
+        if taught is not None:
+            self._sequences = [*self._sequences, *corpus.unlabelled]
+            weight = settings.distil_weight
+            labelled = (1 - weight) * targets + weight * taught[: len(targets)]
+            targets = np.concatenate([labelled, taught[len(targets) :]])
+        self._targets = torch.from_numpy(targets).float()
+        self._lengths = np.array([len(sequence) for sequence in self._sequences])
         self.best_epoch, self.best_weights = 0, dict[str, Tensor]()
 
     def batches(self) -> list[Batch]:
         return training_batches(
-            self.corpus.training.lengths,
+            self._lengths,
             crop=self.settings.crop,
             batch_size=self.settings.batch_size,
             batch_tokens=self.settings.batch_tokens,
@@ -42,16 +55,16 @@ class Tuning(Run):
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        sequences, targets = self.corpus.training
         windows = [
-            sequences[row][start : start + batch.length] for row, start in zip(batch.rows, batch.starts, strict=True)
+            self._sequences[row][start : start + batch.length]
+            for row, start in zip(batch.rows, batch.starts, strict=True)
         ]
         tokens = torch.from_numpy(np.stack(windows))
         tokens[torch.rand(tokens.shape) < self.settings.word_dropout] = UNK_ID
         lengths = torch.full((len(windows),), batch.length)
         logits = self.network(tokens.to(self.device), lengths)
-        target = torch.from_numpy(targets[batch.rows]).to(self.device)
-        return functional.cross_entropy(logits.float(), target, label_smoothing=self.settings.label_smoothing)
+        targets = self._targets[batch.rows].to(self.device)
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=self.settings.label_smoothing)
 
     def step(self, batch: Batch, rate: float) -> float:
         value = super().step(batch, rate)

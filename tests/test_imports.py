@@ -182,6 +182,7 @@ TORCH = {
     "models.pretraining",
     "models.report",
     "models.run",
+    "models.teachers",
     "models.train",
     "models.tuning",
     "models.weights_file",
