@@ -40,20 +40,25 @@ class SequenceClassifier(nn.Module):
         """A float32 copy of every weight."""
         return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in self.state_dict().items()}
 
-    def forward(self, token_ids: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, token_ids: Tensor, lengths: Tensor, moved: Tensor | None = None) -> Tensor:
         """Logits ``[batch, num_logits]`` of right-padded `token_ids` ``[batch, width]``, int64.
 
-        `lengths` ``[batch]``, int64 on the CPU, each from 1 to width; tokens beyond a length are never read.
+        `lengths` ``[batch]``, int64 on the CPU, each from 1 to width; tokens beyond a length are never read. `moved`
+        ``[batch, width, embedding_dim]`` is added to what they are embedded as.
         """
         if self.training and not self.config.proj_size and bool((lengths == lengths[0]).all()):
             # torch's fused CPU kernel takes no packed input and no projection; not for serving: it caches a primitive
             # for every shape
-            output, state = self.rnn(self.dropout(self.embedding(token_ids[:, : int(lengths[0])])))
+            width = int(lengths[0])
+            embedded = self.embedding(token_ids[:, :width])
+            output, state = self.rnn(self.dropout(embedded if moved is None else embedded + moved[:, :width]))
             rows = output.flatten(0, 1)
         else:
             tokens = pack_padded_sequence(token_ids, lengths, batch_first=True, enforce_sorted=False)
-            embedded = self.dropout(self.embedding(tokens.data))
-            output, state = self.rnn(PackedSequence(embedded, *tokens[1:]))
+            embedded = self.embedding(tokens.data)
+            if moved is not None:
+                embedded = embedded + pack_padded_sequence(moved, lengths, batch_first=True, enforce_sorted=False).data
+            output, state = self.rnn(PackedSequence(self.dropout(embedded), *tokens[1:]))
             rows = output.data[packed_rows(output, lengths).to(output.data.device)]
         hidden = state[0] if isinstance(state, tuple) else state
         features = torch.cat([self._pool(kind, rows, hidden, lengths) for kind in self.config.pooling], dim=1)

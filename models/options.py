@@ -50,6 +50,8 @@ class TrainingSettings(argparse.Namespace):
     layer_decay: float
     unfreeze: int
     average: float
+    vat: float
+    vat_size: float
     distil: list[Path]
     distil_weight: float
     crop: int
@@ -167,6 +169,14 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
         help="factor of the rate of the recurrent layers, and twice of the embedding",
     )
     add("--unfreeze", type=number(int, 0), default=0, metavar="N", help="epochs until the next deeper part learns too")
+    add(
+        "--vat",
+        type=number(float, 0),
+        default=0.0,
+        metavar="X",
+        help="weight of the virtual adversarial loss, which the texts of --pretrain have too; 0: none",
+    )
+    add("--vat-size", type=above_zero, default=0.3, metavar="X", help="size of its moves, in norms of a token's vector")
     add(
         "--distil",
         type=Path,

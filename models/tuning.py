@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from models.adversary import virtual_adversarial_loss
 from models.batches import Batch, predict_sequences, training_batches
 from models.corpus import Corpus
 from models.metrics import measure
@@ -34,13 +35,9 @@ class Tuning(Run):
         self.corpus, self.network = corpus, network
         self.average = AveragedModel(network, avg_fn=self._averaged) if settings.average else None
         self._sequences = corpus.training.sequences
-        targets = np.eye(len(corpus.labels))[corpus.training.targets]
-        if taught is not None:
+        if settings.vat or taught is not None:
             self._sequences = [*self._sequences, *corpus.unlabelled]
-            weight = settings.distil_weight
-            labelled = (1 - weight) * targets + weight * taught[: len(targets)]
-            targets = np.concatenate([labelled, taught[len(targets) :]])
-        self._targets = torch.from_numpy(targets).float()
+        self._targets = torch.from_numpy(_targets(settings, corpus, taught)).float()
         self._lengths = np.array([len(sequence) for sequence in self._sequences])
         self.best_epoch, self.best_weights = 0, dict[str, Tensor]()
 
@@ -64,7 +61,11 @@ class Tuning(Run):
         lengths = torch.full((len(windows),), batch.length)
         logits = self.network(tokens.to(self.device), lengths)
         targets = self._targets[batch.rows].to(self.device)
-        return functional.cross_entropy(logits.float(), targets, label_smoothing=self.settings.label_smoothing)
+        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / targets.sum().clamp(min=1)
+        if self.settings.vat:
+            moved = virtual_adversarial_loss(self.network, tokens.to(self.device), self.settings.vat_size)
+            loss = loss + self.settings.vat * moved
+        return loss
 
     def step(self, batch: Batch, rate: float) -> float:
         value = super().step(batch, rate)
@@ -120,6 +121,16 @@ class Tuning(Run):
         """Exponential, over no more steps than there have been."""
         decay = min(self.settings.average, (1 + int(steps)) / (10 + int(steps)))
         return decay * average + (1 - decay) * weight
+
+
+def _targets(settings: TrainingSettings, corpus: Corpus, taught: Scores | None) -> Scores:
+    """``[texts, classes]``, of a sum of 1; of 0 for a text of which neither a label nor a teacher tells."""
+    classes, smoothing = len(corpus.labels), settings.label_smoothing
+    labelled = (1 - smoothing) * np.eye(classes)[corpus.training.targets] + smoothing / classes
+    if taught is None:
+        return np.concatenate([labelled, np.zeros((len(corpus.unlabelled), classes))])
+    weight = settings.distil_weight
+    return np.concatenate([(1 - weight) * labelled + weight * taught[: len(labelled)], taught[len(labelled) :]])
 
 
 def _groups(settings: TrainingSettings, network: SequenceClassifier) -> list[dict[str, Any]]:

@@ -173,6 +173,7 @@ FROM_MODELS = {
 }
 
 TORCH = {
+    "models.adversary",
     "models.checkpoint",
     "models.convert",
     "models.device",
