@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.config import ModelConfig, Output, Pooling
-from models.options import add_data_options, add_pairs_option, names, number, version_folder
+from models.options import add_data_options, add_pairs_option
 from models.parser import Parser
+from models.values import names, number, version_folder
 
 
 def evaluation(argv: Sequence[str] | None, prog: str) -> argparse.Namespace:

@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from models.arguments import Arguments, conversion
 from models.artifact import CARD, Artifact, ArtifactError, GoldenCase, write_artifact
+from models.command import run_main
 from models.config import ModelConfig
 from models.extras import needs
-from models.options import run_main, store_folder, written
 from models.state_dict import Options, StateDictError, identify
 from models.tokenizer import Tokenizer
+from models.values import store_folder, written
 
 with needs("torch"):
     from models.golden import golden_cases

@@ -12,13 +12,13 @@ import numpy as np
 
 from models.arguments import evaluation
 from models.artifact import ArtifactError, read_artifact
+from models.command import run_main
 from models.corpus import encode_rows
 from models.data import Row, class_indices, read_rows
 from models.durable import write_durably
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import Metrics, measure
-from models.options import run_main
 from models.pairs import read_pairs, score_pairs
 from models.scores import scores
 

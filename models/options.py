@@ -1,16 +1,15 @@
-"""Command-line options of training and evaluation, and their checks. No torch."""
+"""Command-line options of training and of its data. No torch."""
 
 import argparse
 import math
 import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from models.artifact import NAME, VERSION
 from models.config import Cell, Pooling
 from models.parser import Parser
+from models.values import label_map, names, number, split_size, store_folder, version_folder
 
 TRAIN = "python -m models.train"
 
@@ -211,84 +210,6 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--checkpoint-seconds", type=number(float, 0), default=60.0, metavar="X", help="between two checkpoints")
     add("--resume", action="store_true", default=argparse.SUPPRESS, help="go on from the last checkpoint")
     return parser.parse_args(argv, namespace=TrainingSettings(resume=False))
-
-
-def number(
-    kind: type[int] | type[float], least: float, *, above: bool = False, below: float = math.inf
-) -> Callable[[str], float]:
-    """Reads a number from `least` (with `above`: beyond it) up to, not including, `below`."""
-
-    def read(text: str) -> float:
-        value = kind(text)
-        if not (least < value if above else least <= value) or not value < below:
-            bounds = f"{'above' if above else 'at least'} {least}" + (f" and below {below}" if below < math.inf else "")
-            raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
-        return value
-
-    read.__name__ = "integer" if kind is int else "number"
-    return read
-
-
-def version_folder(text: str) -> Path:
-    """An absolute path, so that the model's name is in it."""
-    path = Path(text).absolute()  # resolve() would follow links, whose own names are those of the store
-    if not path.name:
-        raise argparse.ArgumentTypeError(f"{text!r} names no version: give one such as models/store/NAME/VERSION")
-    return path
-
-
-def written(out: Path) -> str:
-    """What is said of a version when it is there, and whether a store can serve it from there."""
-    if NAME.fullmatch(out.parent.name) and VERSION.fullmatch(out.name):
-        return f"wrote {out}"
-    return f"wrote {out}, from where it is not served: a store has versions under NAME/1, NAME/2, ..."
-
-
-def store_folder(out: Path) -> str:
-    """A version folder as cards name it, without the paths of this machine."""
-    return f"models/store/{out.parent.name}/{out.name}"
-
-
-def split_size(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf or (value > 1 and value % 1):
-        raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a fraction between 0 and 1")
-    return value if value < 1 else int(value)
-
-
-def names(text: str) -> tuple[str, ...]:
-    parts = tuple(part.strip() for part in text.split(","))
-    if "" in parts or len(set(parts)) != len(parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of distinct names: separate them by single commas")
-    return parts
-
-
-def label_map(text: str) -> dict[str, str]:
-    renamed: dict[str, str] = {}
-    for part in text.split(","):
-        old, _, new = (side.strip() for side in part.partition("="))
-        if not old or not new or old in renamed:
-            raise argparse.ArgumentTypeError(f"{text!r} is not of the form OLD=NEW,OLD=NEW with each OLD once")
-        renamed[old] = new
-    return renamed
-
-
-def run_main(
-    prog: str, main: Callable[[], None], errors: tuple[type[Exception], ...], outcome: Callable[[], str] = str
-) -> int:
-    """Exit code of a command: 0, 2 where it raised one of `errors`, 130 where it was interrupted.
-
-    The latter two are shown as one line on standard error; `outcome` says in what state an interrupt left things.
-    """
-    try:
-        main()
-    except errors as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("; ".join(filter(None, (f"{prog}: interrupted", outcome()))), file=sys.stderr)
-        return 130
-    return 0
 
 
 def public(settings: TrainingSettings) -> dict[str, Any]:

@@ -19,15 +19,17 @@ from pydantic import ValidationError
 
 from models.artifact import SUMS, Artifact, ArtifactError, write_artifact
 from models.calibration import calibrate
+from models.command import run_main
 from models.config import ModelConfig, first_error
 from models.corpus import Corpus, file_digest, read_corpus
 from models.extras import needs
 from models.formats import DataError
 from models.metrics import measure
-from models.options import TRAIN, TrainingSettings, public, run_main, training_settings, written
+from models.options import TRAIN, TrainingSettings, public, training_settings
 from models.pairs import Pairs, read_pairs, score_pairs
 from models.scores import scores
 from models.tokenizer import PAD_ID
+from models.values import written
 
 with needs("train"):
     import torch

@@ -156,9 +156,9 @@ FROM_MODELS = {
     "service.repository": {"models.artifact", "models.config", "models.tokenizer"},
     "service.score.command": {
         "models.artifact",
+        "models.command",
         "models.extras",
         "models.formats",
-        "models.options",
     },
     "service.score.files": {"models.formats"},
     "service.score.model": {"models.artifact"},
@@ -198,6 +198,7 @@ WITHOUT_TORCH = {
             "arguments",
             "artifact",
             "calibration",
+            "command",
             "config",
             "data",
             "metrics",
@@ -206,6 +207,7 @@ WITHOUT_TORCH = {
             "scores",
             "state_dict",
             "tokenizer",
+            "values",
         )
     ),
     *(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from models.command import run_main
 from models.extras import needs
-from models.options import run_main
 from tests.foreign import command
 from tests.slow_import import importing
 from tests.tiny import tiny_config, write_tiny

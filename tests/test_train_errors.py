@@ -14,8 +14,9 @@ from models.artifact import read_artifact
 from models.checkpoint import CHECKPOINT, working_folder
 from models.device import DeviceError, choose_device, choose_precision
 from models.extras import needs
-from models.options import TrainingSettings, training_settings, version_folder, written
+from models.options import TrainingSettings, training_settings
 from models.tuning import Tuning
+from models.values import version_folder, written
 from tests.reviews import reviews, write
 from tests.test_train import command, interrupt_after
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from models.artifact import ArtifactError
+from models.command import run_main
 from models.extras import needs
 from models.formats import DataError, form_of, is_gzip, readable
-from models.options import run_main
 from service.engine import Engine, choose
 from service.errors import BackendError
 from service.repository import Model
