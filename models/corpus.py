@@ -56,6 +56,11 @@ def read_corpus(settings: TrainingSettings) -> Corpus:
                 rows[0].path, f"no row of class {label!r} is left for training: give more, or fewer --labels"
             )
     held = {spaceless(rows[index].text) for index in parts[1]}
+    also = read_rows(settings.also, settings.text_column, settings.label_column, settings.label_map)
+    also = [row for row in also if spaceless(row.text) not in held]
+    parts[0].extend(range(len(rows), len(rows) + len(also)))
+    rows += also
+    targets = np.append(targets, np.array(class_indices(also, labels), int))
     texts = [text for text in read_texts(settings.pretrain, settings.text_column) if spaceless(text) not in held]
     known = itertools.chain((rows[index].text for index in parts[0]), texts)
     tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)

@@ -44,7 +44,10 @@ def is_gzip(path: Path) -> bool:
 
 
 def read_records(path: Path, text_column: str, label_column: str) -> Records:
-    """Raises DataError when the file cannot be read or a row is not of the file's form."""
+    """A column may be several names with commas between them: the first of them that the file has.
+
+    Raises DataError when the file cannot be read or a row is not of the file's form.
+    """
     readers: dict[str, Callable[[Path, str, str], Records]] = {
         ".csv": _csv,
         ".tsv": _tsv,
@@ -143,7 +146,7 @@ def tsv_rows(lines: Lines) -> Rows:
 
 def _table(path: Path, rows: Rows, text_column: str, label_column: str) -> Records:
     header = read_header(path, rows)
-    text, label = (position(path, header, column, 1) for column in (text_column, label_column))
+    text, label = (position(path, header, one_of(column, header), 1) for column in (text_column, label_column))
     for number, fields in whole_rows(path, rows, len(header)):
         yield number, fields[text], fields[label]
 
@@ -165,6 +168,11 @@ def whole_rows(path: Path, rows: Rows, columns: int) -> Rows:
             reason = f"has {len(fields)} fields, the header {columns}: mend the row, quotes and separators included"
             raise DataError(path, reason, number)
         yield number, fields
+
+
+def one_of(column: str, columns: Sequence[str]) -> str:
+    """The first of the names in `column` that is among the `columns`, or what stands there."""
+    return next((name for name in [column, *column.split(",")] if name in columns), column)
 
 
 def position(
@@ -190,6 +198,7 @@ def _json_lines(path: Path, text_column: str, label_column: str) -> Records:
     with Lines(path) as lines:
         for number, _, record in json_objects(path, lines):
             if first:
+                text_column, label_column = (one_of(column, list(record)) for column in (text_column, label_column))
                 for column in (text_column, label_column):
                     position(path, list(record), column, number)
                 first = False
@@ -219,8 +228,10 @@ def _parquet(path: Path, text_column: str, label_column: str) -> Records:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            text_column, label_column = (one_of(column, names) for column in (text_column, label_column))
             for column in (text_column, label_column):
-                position(path, file.schema_arrow.names, column, None)
+                position(path, names, column, None)
             for batch in file.iter_batches(columns=[text_column, label_column]):
                 texts, labels = batch.column(text_column), batch.column(label_column)
                 for text, label in zip(texts, labels, strict=True):

@@ -23,6 +23,7 @@ class TrainingSettings(argparse.Namespace):
     label_column: str
     labels: tuple[str, ...] | None
     label_map: dict[str, str]
+    also: list[Path]
     pairs: list[Path]
     validation: float
     pretrain: list[Path]
@@ -80,7 +81,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="CSV, TSV, JSON lines (each plain or .gz) or Parquet file; may be given several times",
     )
-    parser.add_argument("--text-column", default="text", metavar="NAME", help="column of the texts")
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of the texts; A,B: whichever a file has"
+    )
     parser.add_argument("--label-column", default="label", metavar="NAME", help="column of the labels")
     parser.add_argument(
         "--label-map",
@@ -106,6 +109,14 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     parser = Parser(prog, "Trains a text classifier and writes one model version.")
     add = parser.add_argument_group("data").add_argument
     add_data_options(parser)
+    add(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="labelled texts to train on beside --data, never validated; may be given several times",
+    )
     add_pairs_option(parser)
     add("--data-name", metavar="TEXT", help="public name of the data, for the model card")
     add("--labels", type=names, metavar="A,B,...", help="classes in the order of their indices; default: as found")
@@ -214,7 +225,7 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
 
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "pairs", "pretrain", "distil", "out", "checkpoint_seconds", "resume"}
+    left_out = {"data", "data_name", "also", "pairs", "pretrain", "distil", "out", "checkpoint_seconds", "resume"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())
@@ -226,8 +237,8 @@ def command_line(settings: TrainingSettings) -> str:
     """The command that repeats a run, with data files by name and options that differ from their defaults."""
     defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
     words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
-    words += [word for path in settings.pairs for word in ("--pairs", path.name)]
-    words += [word for path in settings.pretrain for word in ("--pretrain", path.name)]
+    for option in ("also", "pairs", "pretrain"):
+        words += [word for path in getattr(settings, option) for word in (f"--{option}", path.name)]
     words += [word for path in settings.distil for word in ("--distil", store_folder(path))]
     for name, value in public(settings).items():
         option = name.replace("_", "-")

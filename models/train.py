@@ -127,10 +127,11 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     settings.threads = torch.get_num_threads()
-    names = ", ".join(path.name for path in (*settings.data, *settings.pretrain))
+    names = ", ".join(path.name for path in (*settings.data, *settings.also, *settings.pretrain))
     console.print(f"reading {names} …", markup=False, highlight=False, soft_wrap=True)
     digests = [(path.name, file_digest(path)) for path in settings.data]
-    digests += [(path.name, file_digest(path, "--pretrain")) for path in settings.pretrain]
+    for option in ("also", "pretrain"):
+        digests += [(path.name, file_digest(path, f"--{option}")) for path in getattr(settings, option)]
     teachers = [file_digest(path / SUMS, "--distil") for path in settings.distil]
     identity = public(settings) | {"data": [digest for _, digest in digests], "distil": teachers}
     del identity["weights"]  # says how they are written once they are trained

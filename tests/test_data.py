@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.data import Row, class_indices, class_names, read_rows, split_rows
+from models.data import Row, class_indices, class_names, read_rows, read_texts, split_rows
 from models.formats import DataError
 from tests.reviews import reviews, write
 
@@ -89,3 +89,17 @@ def test_a_split_without_both_sides_is_refused() -> None:
     for texts, size in ((["a", "b"], 2), (["a", "b"], 0.01), (["same", " same"], 1)):
         with pytest.raises(DataError, match=r"rows are left for training.*--validation"):
             split_rows(rows_of(texts), size, 0)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet"])
+def test_of_several_columns_the_first_that_a_file_has(tmp_path: Path, form: str) -> None:
+    paths = [
+        write(tmp_path / f"a.{form}", reviews(3)),
+        write(tmp_path / f"b.{form}", reviews(4, seed=1), ("sentence", "class")),
+        write(tmp_path / f"c.{form}", reviews(5, seed=2), ("sentence,text", "label")),
+    ]
+    for path, expected in zip(paths, [reviews(3), reviews(4, seed=1), reviews(5, seed=2)], strict=True):
+        assert [(row.text, row.label) for row in read_rows([path], "sentence,text", "label,class")] == expected
+    with pytest.raises(DataError, match="has no column 'body,title': choose with --text-column"):
+        read_rows(paths, "body,title", "label")
+    assert read_texts(paths[:2], "text,sentence") == [text for text, _ in [*reviews(3), *reviews(4, seed=1)]]

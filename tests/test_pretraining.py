@@ -108,6 +108,27 @@ def test_texts_of_the_validation_part_are_taken_out(tmp_path: Path, data: Path) 
     assert not held & {tuple(sequence.tolist()) for sequence in corpus.unlabelled}
 
 
+def test_labelled_texts_of_another_kind_are_trained_on_alone(tmp_path: Path, data: Path) -> None:
+    held = read_corpus(training_settings([*command(data, tmp_path / "1"), "--validation", "20"])).validation
+    sentences = [
+        ("a quokka", "positive"),
+        ("no quokka", "negative"),
+        *((f" {text}", label) for text, label in reviews(80)),
+    ]
+    also = write(tmp_path / "sentences.tsv", sentences, ("sentence", "label"))
+    options = ["--validation", "20", "--also", str(also), "--text-column", "text,sentence", "--min-count", "1"]
+    corpus = read_corpus(training_settings([*command(data, tmp_path / "1"), *options]))
+    assert len(corpus.training.sequences) == 60 + 2 + 60
+    assert corpus.training.targets[60:62].tolist() == [1, 0]
+    assert corpus.validation.targets.tolist() == held.targets.tolist()
+    known = corpus.tokenizer.encode(["quokka"])[0][0]
+    assert [known in sequence for sequence in corpus.training.sequences[60:62]] == [True, True]
+    trained(data, tmp_path / "toy" / "1", f"--also {also} --text-column text,sentence")
+    card = (tmp_path / "toy" / "1" / "README.md").read_text()
+    assert "--also sentences.tsv" in card
+    assert "| `sentences.tsv` |" in card
+
+
 def test_words_of_texts_without_labels_are_known(tmp_path: Path, data: Path) -> None:
     texts = write(tmp_path / "texts.csv", [("quokka quokka " * 20, "")])
     options = ["--data", str(data), "--out", str(tmp_path / "1"), "--pretrain", str(texts), "--pretrain-window", "9"]
