@@ -53,15 +53,21 @@ class LanguageModel(nn.Module):
 
     def sampled_loss(self, tokens: Tensor) -> Tensor:
         """Mean over directions and tokens, in nats, against `negatives` wrong tokens that all share."""
-        others = torch.multinomial(self.log_expected.exp(), self.negatives, replacement=True)
+        drawn = torch.multinomial(self.log_expected.exp(), self.negatives, replacement=True)
+        others, counts = drawn.unique(return_counts=True)  # type: ignore[no-untyped-call]
         weight = self.embedding.weight
+        offset = self.bias[others] + counts.log() - self.log_expected[others]
+        column = torch.full_like(self.log_expected, -1, dtype=torch.int64)
+        column[others] = torch.arange(len(others), device=others.device)
         losses = []
         for expected, came in self(tokens):
             right = (expected.float() * weight[came]).sum(dim=1) + self.bias[came]
-            wrong = (expected @ weight[others].to(expected.dtype).t()).float()
-            wrong = wrong + (self.bias[others] - self.log_expected[others])
-            wrong = wrong.masked_fill(others == came[:, None], -torch.inf)
-            losses.append((torch.logaddexp(wrong.logsumexp(dim=1), right) - right).mean())
+            wrong = functional.linear(expected, weight[others], offset)
+            among = column[came]
+            (rows,) = torch.nonzero(among >= 0, as_tuple=True)
+            wrong[rows, among[rows]] = -torch.inf  # it is no wrong answer to itself
+            logits = torch.cat([right[:, None].to(wrong.dtype), wrong], dim=1)
+            losses.append(functional.cross_entropy(logits.float(), torch.zeros_like(came)))
         return torch.stack(losses).mean()
 
     def loss(self, tokens: Tensor) -> Tensor:
