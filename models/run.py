@@ -44,7 +44,7 @@ class Run(ABC):
         self.device = next(module.parameters()).device
         self.epoch, self.position, self.loss_sum, self.rows = 0, 0, 0.0, 0
         self.history: list[Record] = []
-        self._seconds, self._started = 0.0, time.monotonic()
+        self._seconds, self._began = 0.0, math.nan
 
     @abstractmethod
     def batches(self) -> list[Batch]:
@@ -93,9 +93,13 @@ class Run(ABC):
     def finished(self) -> bool:
         return self.epoch == self.epochs
 
+    def begin(self) -> None:
+        """From now the stage's time counts."""
+        self._began = time.monotonic()
+
     def seconds(self) -> float:
-        """Time spent, in all processes that the stage has had."""
-        return self._seconds + time.monotonic() - self._started
+        """Time spent since the stage began, in all processes that it has had."""
+        return self._seconds + (0.0 if math.isnan(self._began) else time.monotonic() - self._began)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -183,6 +183,7 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
 
 def train_stage(run: Run, progress: TrainingProgress, checkpoint: Callable[[], None]) -> None:
     """From where the run is to its end; `checkpoint` is called wherever it can go on from. Raises DivergedError."""
+    run.begin()
     per_epoch = len(run.batches())
     total = run.epochs * per_epoch
     while not run.finished():

@@ -1,6 +1,7 @@
 """Training that begins with texts without labels, and what it offers for going on from there."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def test_it_learns_to_foretell_and_the_card_says_so(tmp_path: Path, data: Path, 
     assert "and 60 without labels" in card
     assert "--pretrain texts.jsonl.gz" in card
     assert "| `texts.jsonl.gz` |" in card
+
+
+def test_no_second_counts_for_two_stages(tmp_path: Path, data: Path, texts: Path) -> None:
+    began = time.monotonic()
+    trained(data, tmp_path / "1", f"--pretrain {texts} {LANGUAGE} --pretrain-epochs 20")
+    assert metrics(tmp_path / "1")["seconds"] <= time.monotonic() - began + 0.1
 
 
 def test_the_classes_are_learned_from_where_the_language_ended(
