@@ -19,13 +19,19 @@ class Calibration(NamedTuple):
     """A temperature, and what it did to the rows that did not choose it."""
 
     temperature: float
-    rows: int
     before: float
     """Expected calibration error at temperature 1."""
-    after: float
-    """At the temperature."""
     bins: Bins
     """At the temperature."""
+
+    @property
+    def rows(self) -> int:
+        return int(self.bins.rows.sum())
+
+    @property
+    def after(self) -> float:
+        """Expected calibration error at the temperature."""
+        return self.bins.error
 
 
 def calibrate(logits: Floats, labels: Integers, config: ModelConfig, seed: int) -> Calibration:
@@ -41,9 +47,7 @@ def calibrate(logits: Floats, labels: Integers, config: ModelConfig, seed: int) 
     )
     return Calibration(
         temperature,
-        len(judged),
         expected_calibration_error(labels[judged], plain),
-        expected_calibration_error(labels[judged], divided),
         calibration_bins(labels[judged], divided),
     )
 

@@ -78,6 +78,11 @@ class Bins(NamedTuple):
     """Mean top score."""
     accuracy: Floats
 
+    @property
+    def error(self) -> float:
+        """Mean distance of confidence and accuracy, weighted by the rows (Guo et al. 2017)."""
+        return float(self.rows @ np.abs(self.confidence - self.accuracy) / self.rows.sum())
+
 
 def calibration_bins(labels: Integers, scores: Floats, bins: int = CALIBRATION_BINS) -> Bins:
     """Bins are open below and closed above."""
@@ -90,9 +95,8 @@ def calibration_bins(labels: Integers, scores: Floats, bins: int = CALIBRATION_B
 
 
 def expected_calibration_error(labels: Integers, scores: Floats, bins: int = CALIBRATION_BINS) -> float:
-    """Mean distance of confidence and accuracy over the bins, weighted by their rows (Guo et al. 2017)."""
-    found = calibration_bins(labels, scores, bins)
-    return float(found.rows @ np.abs(found.confidence - found.accuracy) / len(labels))
+    """That of the bins."""
+    return calibration_bins(labels, scores, bins).error
 
 
 def _ratio(numerator: Integers, denominator: Integers) -> Floats:

@@ -3,7 +3,7 @@
 import argparse
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -95,28 +95,19 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_pairs_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--pairs",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="minimal pairs to score: columns text and label, each two rows a pair; may be given several times",
-    )
+    _add_paths(parser.add_argument, "--pairs", "minimal pairs to score: columns text and label, each two rows a pair")
+
+
+def _add_paths(add: Callable[..., object], option: str, meaning: str, kind: str = "FILE") -> None:
+    again = "; may be given several times"
+    add(option, type=Path, action="append", default=[], metavar=kind, help=meaning + again)
 
 
 def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> TrainingSettings:
     parser = Parser(prog, "Trains a text classifier and writes one model version.")
     add = parser.add_argument_group("data").add_argument
     add_data_options(parser)
-    add(
-        "--also",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="labelled texts to train on beside --data, never validated; may be given several times",
-    )
+    _add_paths(add, "--also", "labelled texts to train on beside --data, never validated")
     add_pairs_option(parser)
     add("--data-name", metavar="TEXT", help="public name of the data, for the model card")
     add("--labels", type=names, metavar="A,B,...", help="classes in the order of their indices; default: as found")
@@ -149,14 +140,7 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
 
     rate, share = number(float, 0, below=1), number(float, 0, below=math.nextafter(1, 2))
     add = parser.add_argument_group("pretraining (with --pretrain)").add_argument
-    add(
-        "--pretrain",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="texts without labels, from which a language model learns first; may be given several times",
-    )
+    _add_paths(add, "--pretrain", "texts without labels, from which a language model learns first")
     add(
         "--pretrain-epochs",
         type=number(int, 0),
@@ -187,14 +171,8 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
         help="weight of the virtual adversarial loss, which the texts of --pretrain have too; 0: none",
     )
     add("--vat-size", type=above_zero, default=0.3, metavar="X", help="size of its moves, in norms of a token's vector")
-    add(
-        "--distil",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="version folder of a teacher, whose scores are learned, also of the texts of --pretrain; may be given "
-        "several times: their mean",
+    _add_paths(
+        add, "--distil", "version of a teacher, whose scores are learned, also for the texts of --pretrain", "FOLDER"
     )
     add("--distil-weight", type=share, default=0.9, metavar="X", help="of the teachers' scores beside a text's label")
     add("--average", type=rate, default=0.0, metavar="X", help="decay of the average of the weights that is kept")
