@@ -21,11 +21,6 @@ class Part(NamedTuple):
     sequences: list[Integers]
     targets: Integers
 
-    @property
-    def lengths(self) -> Integers:
-        """``[rows]``"""
-        return np.array([len(sequence) for sequence in self.sequences])
-
 
 class Corpus(NamedTuple):
     labels: tuple[str, ...]

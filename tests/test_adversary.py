@@ -1,6 +1,5 @@
 """Texts that are moved where it changes most what a network says of them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,8 @@ LENGTHS = torch.full((3,), 8)
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
+def _seed() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(**fields: Any) -> SequenceClassifier:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,6 @@ from tests.reviews import FILLERS, reviews, write
 from tests.test_train import command, covered_bytes, interrupt_after, trained
 
 LANGUAGE = "--pretrain-epochs 2 --pretrain-window 20 --negatives 8 --weight-drop 0.2"
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Networks that learn from what others say."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ from tests.tiny import write_tiny
 LABELS = ("negative", "positive")
 CPU = torch.device("cpu")
 TEXTS = [text for text, _ in reviews(30)]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
