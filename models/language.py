@@ -51,9 +51,12 @@ class LanguageModel(nn.Module):
             for project, (seen, came) in zip(self.project, sides, strict=False)
         ]
 
-    def sampled_loss(self, tokens: Tensor) -> Tensor:
-        """Mean over directions and tokens, in nats, against `negatives` wrong tokens that all share."""
-        drawn = torch.multinomial(self.log_expected.exp(), self.negatives, replacement=True)
+    def sampled_loss(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean over directions and tokens, in nats, against `negatives` wrong tokens that all share.
+
+        `generator` draws them: one that is seeded alike draws the same, whatever else has been drawn.
+        """
+        drawn = torch.multinomial(self.log_expected.exp(), self.negatives, replacement=True, generator=generator)
         others, counts = drawn.unique(return_counts=True)  # type: ignore[no-untyped-call]
         weight = self.embedding.weight
         offset = self.bias[others] + counts.log() - self.log_expected[others]

@@ -177,7 +177,7 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--distil-weight", type=share, default=0.9, metavar="X", help="of the teachers' scores beside a text's label")
     add("--average", type=rate, default=0.0, metavar="X", help="decay of the average of the weights that is kept")
     add("--crop", type=positive, default=400, metavar="N", help="tokens of the random window of a longer text")
-    add("--epochs", type=positive, default=8, metavar="N", help="most passes over the data")
+    add("--epochs", type=number(int, 0), default=8, metavar="N", help="most passes over the data; 0: none")
     add("--patience", type=positive, default=3, metavar="N", help="epochs without a better validation before the end")
     add("--batch-size", type=positive, default=64, metavar="N", help="most texts of a batch")
     add("--batch-tokens", type=positive, default=16384, metavar="N", help="most tokens of a batch")

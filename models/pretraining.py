@@ -51,7 +51,9 @@ class Pretraining(Run):
         return [Batch(part, np.zeros_like(part), self._window) for part in parts]
 
     def loss(self, batch: Batch) -> Tensor:
-        return self._model.sampled_loss(torch.from_numpy(self._windows()[batch.rows]).to(self.device))
+        tokens = torch.from_numpy(self._windows()[batch.rows]).to(self.device)
+        seed = np.random.SeedSequence((self.settings.seed, self.epoch, self.position)).generate_state(1, np.uint64)
+        return self._model.sampled_loss(tokens, torch.Generator(self.device).manual_seed(int(seed[0])))
 
     def validate(self, on_batch: Callable[[int], object]) -> Record:
         losses = []

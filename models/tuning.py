@@ -41,6 +41,11 @@ class Tuning(Run):
         self._lengths = np.array([len(sequence) for sequence in self._sequences])
         self.best_epoch, self.best_weights = 0, dict[str, Tensor]()
 
+    def begin(self) -> None:
+        super().begin()
+        if not self.best_epoch:
+            self.best_weights = _copied(self.network)
+
     def batches(self) -> list[Batch]:
         return training_batches(
             self._lengths,
@@ -100,7 +105,7 @@ class Tuning(Run):
         record = super().end_epoch(on_batch=on_batch)
         if max(self.history, key=lambda each: (each["validation_accuracy"], -each["validation_loss"])) is record:
             self.best_epoch = self.epoch
-            self.best_weights = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
+            self.best_weights = _copied(self.judged)
         return record
 
     def finished(self) -> bool:
@@ -121,6 +126,10 @@ class Tuning(Run):
         """Exponential, over no more steps than there have been."""
         decay = min(self.settings.average, (1 + int(steps)) / (10 + int(steps)))
         return decay * average + (1 - decay) * weight
+
+
+def _copied(network: SequenceClassifier) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def _targets(settings: TrainingSettings, corpus: Corpus, taught: Scores | None) -> Scores:
