@@ -35,6 +35,9 @@ TOGETHER = 48
 WORDS = 40
 """Token ids below have no fault."""
 
+LONG = 4000
+"""Tokens of a row that is still in its thread when one that came later makes the thread fail."""
+
 POISONS = range(10_000, 16_000)
 """Each of these has at most one; other tests of the same core have theirs below."""
 
@@ -121,7 +124,8 @@ class Callers:
         self._unused = iter(sorted(set(POISONS).difference(golden)))
         self.unstartable: set[int] = set()
         """Token ids with which a sequence cannot be started."""
-        self.rows = [[self._draw.randrange(1, WORDS) for _ in range(self._draw.randint(1, 30))] for _ in range(20)]
+        lengths = [*(self._draw.randint(1, 30) for _ in range(15)), *[LONG] * 5]
+        self.rows = [[self._draw.randrange(1, WORDS) for _ in range(length)] for length in lengths]
         self.right: dict[str, list[float]] = {}
         """The logits of each row and text."""
 
@@ -250,7 +254,7 @@ async def test_a_thousand_faults_at_all_stages(
     root_logger: logging.Logger,
 ) -> None:
     root_logger.setLevel(logging.CRITICAL + 1)
-    artifact = write_tiny(tmp_path / "tiny" / "1", vocab_size=POISONS.stop)
+    artifact = write_tiny(tmp_path / "tiny" / "1", vocab_size=POISONS.stop, max_length=LONG)
     kind = make(monkeypatch)
     callers = Callers(kind, {token for case in artifact.golden for token in case.token_ids})
     break_stages(kind, callers, monkeypatch)
