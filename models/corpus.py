@@ -33,8 +33,11 @@ class Corpus(NamedTuple):
     """Those of the training part, then those without labels."""
 
 
-def read_corpus(settings: TrainingSettings) -> Corpus:
-    """Reads, splits, learns the vocabulary without the validation part, and encodes. Raises DataError."""
+def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) -> Corpus:
+    """Reads, splits, learns the vocabulary without the validation part where none is given, and encodes.
+
+    Raises DataError.
+    """
     rows = read_rows(settings.data, settings.text_column, settings.label_column, settings.label_map)
     present = class_names(rows)
     if unused := sorted(set(settings.label_map.values()) - set(present)):
@@ -57,8 +60,9 @@ def read_corpus(settings: TrainingSettings) -> Corpus:
     rows += also
     targets = np.append(targets, np.array(class_indices(also, labels), int))
     texts = [text for text in read_texts(settings.pretrain, settings.text_column) if spaceless(text) not in held]
-    known = itertools.chain((rows[index].text for index in parts[0]), texts)
-    tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)
+    if tokenizer is None:
+        known = itertools.chain((rows[index].text for index in parts[0]), texts)
+        tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)
     sequences = [np.array(tokens[: settings.max_length]) for tokens in encode_rows(tokenizer, rows)]
     training, validation = (Part([sequences[index] for index in part], targets[part]) for part in parts)
     encoded = tokenizer.encode(texts)

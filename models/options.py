@@ -13,6 +13,19 @@ from models.values import label_map, names, number, split_size, store_folder, ve
 
 TRAIN = "python -m models.train"
 
+OF_ENCODER = (
+    "cell",
+    "embedding_dim",
+    "hidden_size",
+    "num_layers",
+    "bidirectional",
+    "proj_size",
+    "bias",
+    "vocab_size",
+    "min_count",
+)
+"""Settings that `--encoder` decides."""
+
 
 class TrainingSettings(argparse.Namespace):
     """What `python -m models.train` was told."""
@@ -27,6 +40,8 @@ class TrainingSettings(argparse.Namespace):
     pairs: list[Path]
     validation: float
     pretrain: list[Path]
+    encoder: Path | None
+    runs: int
     out: Path
     seed: int
     cell: Cell
@@ -126,6 +141,13 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
 
     add = parser.add_argument_group("model").add_argument
     positive = number(int, 1)
+    add(
+        "--encoder",
+        type=Path,
+        metavar="FOLDER",
+        help="version whose tokenizer, embedding and recurrent layers are gone on with; it decides all sizes but those "
+        "of --pooling and --max-length",
+    )
     add("--cell", choices=get_args(Cell), default="lstm", help="recurrent cell")
     add("--embedding-dim", type=positive, default=100, metavar="N", help="size of a token's vector")
     add("--hidden-size", type=positive, default=128, metavar="N", help="units of a direction of a layer")
@@ -155,6 +177,7 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--weight-drop", type=rate, default=0.0, metavar="X", help="rate on the recurrent weights")
 
     add = parser.add_argument_group("training").add_argument
+    add("--runs", type=positive, default=1, metavar="N", help="times, each with the next seed; the best is kept")
     add(
         "--layer-decay",
         type=number(float, 0, above=True),
@@ -198,12 +221,20 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--weights", choices=("float32", "float16"), default="float32", help="how the weights are stored")
     add("--checkpoint-seconds", type=number(float, 0), default=60.0, metavar="X", help="between two checkpoints")
     add("--resume", action="store_true", default=argparse.SUPPRESS, help="go on from the last checkpoint")
-    return parser.parse_args(argv, namespace=TrainingSettings(resume=False))
+    settings = parser.parse_args(argv, namespace=TrainingSettings(resume=False))
+    if settings.encoder:
+        parser.set_defaults(**dict.fromkeys(OF_ENCODER))
+        given = vars(parser.parse_args(argv))
+        for name in OF_ENCODER:
+            if given[name] is not None:
+                parser.error(f"argument --{name.replace('_', '-')}: --encoder decides it; leave one of them out")
+    return settings
 
 
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "also", "pairs", "pretrain", "distil", "out", "checkpoint_seconds", "resume"}
+    left_out = {"data", "data_name", "also", "pairs", "pretrain", "encoder", "distil", "out"}
+    left_out |= {"checkpoint_seconds", "resume"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())
@@ -217,10 +248,12 @@ def command_line(settings: TrainingSettings) -> str:
     words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
     for option in ("also", "pairs", "pretrain"):
         words += [word for path in getattr(settings, option) for word in (f"--{option}", path.name)]
+    if settings.encoder:
+        words += ["--encoder", store_folder(settings.encoder)]
     words += [word for path in settings.distil for word in ("--distil", store_folder(path))]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
-        if value == defaults[name]:
+        if value == defaults[name] or (settings.encoder and name in OF_ENCODER):
             continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

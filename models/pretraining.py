@@ -13,7 +13,7 @@ from models.corpus import Corpus
 from models.language import LanguageModel
 from models.network import SequenceClassifier
 from models.options import TrainingSettings
-from models.run import DivergedError, Record, Run
+from models.run import DivergedError, Outcome, Record, Run
 
 VALIDATION_WINDOWS = 256
 """Of the validation part's texts, for the perplexity; their labels are not looked at."""
@@ -38,7 +38,7 @@ class Pretraining(Run):
             epochs=settings.pretrain_epochs,
             learning_rate=settings.pretrain_learning_rate,
         )
-        self._model = model
+        self._model, self._network = model, network
         held = np.concatenate(corpus.validation.sequences)
         self._validation = windows(held, min(self._window, len(held)))[:VALIDATION_WINDOWS]
         self._drawn: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -67,6 +67,10 @@ class Pretraining(Run):
         if not math.isfinite(loss):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower --pretrain-learning-rate")
         return {"validation_loss": loss, "perplexity": math.exp(min(loss, 700))}
+
+    def outcome(self) -> Outcome:
+        weights = self._network.state_dict()
+        return Outcome(self.settings.seed, weights, self.epoch, self.history, self.seconds())
 
     def describe(self, record: Record) -> str:
         return f"train loss {record['train_loss']:.4f} (sampled), validation perplexity {record['perplexity']:.1f}"

@@ -1,24 +1,24 @@
 """What a training run leaves beside the weights: model card, metrics and plots."""
 
-import io
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from models.artifact import CARD
 from models.calibration import Calibration
 from models.config import ModelConfig
+from models.encoder import METRICS, Lineage
 from models.metrics import Metrics
 from models.options import TrainingSettings, command_line, public
 from models.pairs import PairScore
+from models.plots import confusion, curves, language_curves, png, reliability
+from models.run import Outcome
 
 
 class Report(NamedTuple):
@@ -29,26 +29,30 @@ class Report(NamedTuple):
     metrics: Metrics
     calibration: Calibration
     pairs: Sequence[PairScore]
-    history: Sequence[Mapping[str, float]]
-    best_epoch: int
-    pretraining: Sequence[Mapping[str, float]]
-    """Its epochs."""
-    seconds: float
+    runs: Sequence[Outcome]
+    """Those that learned the classes."""
+    kept: Outcome
+    """One of them."""
+    lineage: Lineage
+    """This run's own commands and pretraining included."""
     training_rows: Sequence[int]
     validation_rows: Sequence[int]
-    unlabelled: int
     files: Sequence[tuple[str, str]]
 
 
 def report_files(report: Report) -> dict[str, bytes]:
     """Name and content of each file."""
-    return {
+    files = {
         CARD: model_card(report).encode(),
-        "metrics.json": metrics_json(report).encode(),
-        "curves.png": _png(curves(report.history, report.best_epoch)),
-        "confusion.png": _png(confusion(report.metrics, report.config.labels)),
-        "reliability.png": _png(reliability(report.calibration)),
+        METRICS: metrics_json(report).encode(),
+        "confusion.png": png(confusion(report.metrics, report.config.labels)),
+        "reliability.png": png(reliability(report.calibration)),
     }
+    if report.kept.history:
+        files["curves.png"] = png(curves(report.kept.history, report.kept.best_epoch))
+    if report.lineage.pretraining:
+        files["language.png"] = png(language_curves(report.lineage.pretraining["epochs"]))
+    return files
 
 
 def metrics_json(report: Report) -> str:
@@ -62,10 +66,12 @@ def metrics_json(report: Report) -> str:
             "error_after": report.calibration.after,
         },
         "pairs": [score._asdict() for score in report.pairs],
-        "best_epoch": report.best_epoch,
-        "seconds": round(report.seconds, 1),
-        "pretraining": list(report.pretraining),
-        "epochs": list(report.history),
+        "made_by": report.lineage.made_by,
+        "pretraining": report.lineage.pretraining,
+        "runs": [{"seed": run.seed, "best_epoch": run.best_epoch, **run.best} for run in report.runs],
+        "seed": report.kept.seed,
+        "best_epoch": report.kept.best_epoch,
+        "epochs": report.kept.history,
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -105,7 +111,8 @@ def model_card(report: Report) -> str:
                 for index, label in enumerate(config.labels)
             ],
         ),
-        "`metrics.json` has all figures, `curves.png` the losses by epoch, `confusion.png` the confusion matrix.",
+        "`metrics.json` has all figures, `confusion.png` the confusion matrix.",
+        *run_sections(report),
         "## Calibration",
         f"Scores are made of logits divided by the temperature {config.temperature:g}, which was fitted on one half of "
         f"the validation part, drawn with the seed. On the other half, {report.calibration.rows} rows, the expected "
@@ -114,16 +121,7 @@ def model_card(report: Report) -> str:
         "![How often scores are right](reliability.png)",
         *pair_sections(report.pairs),
         *pretraining_sections(report),
-        "## Training",
-        f"Best epoch {report.best_epoch} of {len(report.history)}; {report.seconds:.0f} seconds on "
-        f"{hardware(settings.device)}, torch {torch.__version__}, {settings.threads} "
-        f"thread{'s' * (settings.threads != 1)}. Made by the following; "
-        + (
-            "on the same machine and versions it gives the same weights, byte for byte:"
-            if settings.device == "cpu"
-            else "weights made again differ by the rounding of the GPU's sums:"
-        ),
-        f"```\n{command_line(settings)}\n```",
+        *training_sections(report),
         "## Configuration",
         table(
             ("setting", "value"),
@@ -143,22 +141,62 @@ def model_card(report: Report) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def run_sections(report: Report) -> list[str]:
+    """How much chance there is in the figures; nothing of a single run."""
+    if len(report.runs) == 1:
+        return []
+    accuracies = [run.best["validation_accuracy"] for run in report.runs]
+    return [
+        "## Seeds",
+        f"The classes were learned {len(report.runs)} times, each time with another seed of the first weights, the "
+        "order and the dropout; the split is the same. Accuracy on the validation part: "
+        f"{np.mean(accuracies):.4f} in the mean, standard deviation {np.std(accuracies, ddof=1):.4f}. "
+        f"The weights are those of seed {report.kept.seed}, the best of them.",
+        table(
+            ("seed", "best epoch", "accuracy", "log loss"),
+            [
+                (run.seed, run.best_epoch, f"{accuracy:.4f}", f"{run.best['validation_loss']:.4f}")
+                for run, accuracy in zip(report.runs, accuracies, strict=True)
+            ],
+        ),
+    ]
+
+
+def training_sections(report: Report) -> list[str]:
+    settings, kept = report.settings, report.kept
+    epochs = (
+        f"Best epoch {kept.best_epoch} of {len(kept.history)} (`curves.png`)."
+        if kept.history
+        else "The classes were not learned: this version is for `--encoder`."
+    )
+    same = (
+        "On the same machine and versions the same commands give the same weights, byte for byte:"
+        if settings.device == "cpu"
+        else "Weights made again differ by the rounding of the GPU's sums:"
+    )
+    made = [
+        f"{run['seconds']:.0f} seconds on {run['hardware']}:\n\n```\n{run['command']}\n```"
+        for run in report.lineage.made_by
+    ]
+    return ["## Training", f"{epochs} {same}", *made]
+
+
 def pretraining_sections(report: Report) -> list[str]:
     """Nothing where there was none."""
-    if not report.pretraining:
+    if not report.lineage.pretraining:
         return []
+    epochs = report.lineage.pretraining["epochs"]
     return [
         "## Pretraining",
         "The embedding and the recurrent layers first learned to foretell tokens, in the training part's texts and "
-        f"{report.unlabelled} without labels; texts of the validation part were taken out. Perplexity is that of the "
-        "validation part's texts, whose labels were not looked at, over the whole vocabulary and all directions.",
+        f"{report.lineage.pretraining['unlabelled']} without labels; texts of the validation part were taken out. "
+        "Perplexity is that of the validation part's texts, whose labels were not looked at, over the whole vocabulary "
+        "and all directions.",
         table(
             ("epoch", "train loss (sampled)", "validation perplexity"),
-            [
-                (record["epoch"], f"{record['train_loss']:.4f}", f"{record['perplexity']:.1f}")
-                for record in report.pretraining
-            ],
+            [(record["epoch"], f"{record['train_loss']:.4f}", f"{record['perplexity']:.1f}") for record in epochs],
         ),
+        "![Loss and perplexity by epoch](language.png)",
     ]
 
 
@@ -183,6 +221,13 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def making(settings: TrainingSettings, seconds: float) -> dict[str, Any]:
+    """This run as one of `Lineage.made_by`."""
+    threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
+    where = f"{hardware(settings.device)}, torch {torch.__version__}, {threads}"
+    return {"command": command_line(settings), "seconds": round(seconds, 1), "hardware": where}
+
+
 def hardware(device: str) -> str:
     """The processor's name and its usable cores; on a GPU, the GPU's name."""
     if device == "cuda":
@@ -194,74 +239,3 @@ def hardware(device: str) -> str:
         cpu = names[0] if names else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cpu}, {cores} cores"
-
-
-def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    loss = figure.add_subplot()
-    epochs = [record["epoch"] for record in history]
-    accuracy = loss.twinx()
-    lines = [
-        *loss.plot(epochs, [record["train_loss"] for record in history], "o-", color="tab:blue", label="train loss"),
-        *loss.plot(
-            epochs, [record["validation_loss"] for record in history], "o-", color="tab:orange", label="validation loss"
-        ),
-        *accuracy.plot(
-            epochs,
-            [record["validation_accuracy"] for record in history],
-            "s--",
-            color="tab:green",
-            label="validation accuracy",
-        ),
-        loss.axvline(best_epoch, color="gray", linewidth=0.8, label="best epoch"),
-    ]
-    loss.set(xlabel="epoch", ylabel="loss (nats)", xticks=epochs)
-    accuracy.set(ylabel="accuracy")
-    figure.legend(handles=lines, loc="outside upper center", ncols=len(lines))
-    return figure
-
-
-def confusion(metrics: Metrics, labels: Sequence[str]) -> Figure:
-    """Rows by true and predicted class; shaded by the share of the true class."""
-    size = 3 + 0.6 * len(labels)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.add_subplot()
-    share = metrics.confusion / np.maximum(metrics.support, 1)[:, None]
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for true, predicted in np.ndindex(*metrics.confusion.shape):
-        axes.text(
-            predicted,
-            true,
-            str(metrics.confusion[true, predicted]),
-            ha="center",
-            va="center",
-            color="white" if share[true, predicted] > 0.5 else "black",
-        )
-    ticks = range(len(labels))
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_xticks(ticks, labels, rotation=45, ha="right")
-    axes.set_yticks(ticks, labels)
-    return figure
-
-
-def reliability(calibration: Calibration) -> Figure:
-    """How often scores are right, by their size; a calibrated model's bars end on the diagonal."""
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bins = calibration.bins
-    edges = np.linspace(0, 1, len(bins.rows) + 1)
-    filled = bins.rows > 0
-    axes.bar(edges[:-1][filled], bins.accuracy[filled], 1 / len(bins.rows), align="edge", edgecolor="white")
-    axes.plot(bins.confidence[filled], bins.accuracy[filled], "o", color="black", markersize=3)
-    axes.plot([0, 1], [0, 1], "--", color="gray", linewidth=0.8)
-    axes.set(ylabel="share that is right", title=f"calibration error {100 * calibration.after:.2f} %")
-    counts.bar(edges[:-1], bins.rows, 1 / len(bins.rows), align="edge", edgecolor="white")
-    counts.set(xlabel="top score", ylabel="rows", xlim=(0, 1))
-    return figure
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer)
-    return buffer.getvalue()

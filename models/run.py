@@ -4,7 +4,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,21 @@ from models.options import TrainingSettings
 
 Record = dict[str, float]
 """What an epoch came to: its number from 1, `train_loss` and figures of the stage's own."""
+
+
+class Outcome(NamedTuple):
+    """What a stage has come to: `weights`, by their names in the network, are those of `best_epoch`, from 1."""
+
+    seed: int
+    weights: dict[str, Tensor]
+    best_epoch: int
+    history: list[Record]
+    seconds: float
+
+    @property
+    def best(self) -> Record:
+        """The record of the best epoch; empty where there was none."""
+        return self.history[self.best_epoch - 1] if self.history else {}
 
 
 class DivergedError(ValueError):
@@ -60,6 +75,10 @@ class Run(ABC):
 
         Raises DivergedError.
         """
+
+    @abstractmethod
+    def outcome(self) -> Outcome:
+        """Once it is finished."""
 
     @abstractmethod
     def describe(self, record: Record) -> str:

@@ -4,6 +4,7 @@ On a CPU the same command gives the same weights, byte for byte, whether or not 
 """
 
 import contextlib
+import functools
 import math
 import os
 import shlex
@@ -47,14 +48,15 @@ with needs("train"):
         working_folder,
     )
     from models.device import DeviceError, choose_device, choose_precision
+    from models.encoder import Encoder, Lineage, read_encoder
     from models.golden import golden_cases
     from models.network import SequenceClassifier
-    from models.pretraining import Pretraining
     from models.progress import TrainingProgress
-    from models.report import Report, report_files
-    from models.run import DivergedError, Run
+    from models.report import Report, making, report_files
+    from models.run import DivergedError, Outcome, Run
+    from models.stages import Stages
     from models.teachers import Scores, teach
-    from models.tuning import Tuning
+    from models.tuning import judgement
 
 WARM_UP = 0.05
 """Share of all steps in which the learning rate rises."""
@@ -119,6 +121,10 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
         check_new(folder)
     device = choose_device(settings.device)
     settings.device, settings.precision = device.type, choose_precision(settings, device)
+    encoder = None
+    if settings.encoder:
+        encoder = read_encoder(settings.encoder, settings)
+        vars(settings).update(encoder.sizes)
     if settings.pretrain and settings.bidirectional and settings.num_layers > 1:
         raise SettingsError(
             f"--num-layers {settings.num_layers} in both directions cannot be pretrained: the second layer would see "
@@ -132,51 +138,52 @@ def train(settings: TrainingSettings, console: Console, stop: Stop) -> None:
     digests = [(path.name, file_digest(path)) for path in settings.data]
     for option in ("also", "pretrain"):
         digests += [(path.name, file_digest(path, f"--{option}")) for path in getattr(settings, option)]
-    teachers = [file_digest(path / SUMS, "--distil") for path in settings.distil]
-    identity = public(settings) | {"data": [digest for _, digest in digests], "distil": teachers}
+    identity = public(settings) | {"data": [digest for _, digest in digests]}
+    for option, folders in (("distil", settings.distil), ("encoder", [settings.encoder] if settings.encoder else [])):
+        identity[option] = [file_digest(folder / SUMS, f"--{option}") for folder in folders]
     del identity["weights"]  # says how they are written once they are trained
     saved = load_checkpoint(folder, identity) if settings.resume else None
 
     # Data
-    corpus = read_corpus(settings)
+    corpus = read_corpus(settings, encoder.tokenizer if encoder else None)
     pairs = read_pairs(settings.pairs, corpus.labels)
-
-    # Model
-    torch.manual_seed(settings.seed)
-    config = make_config(settings, corpus)
-    network = SequenceClassifier(config)
-    torch.nn.init.normal_(network.embedding.weight, std=0.1)
-    network.to(device)
+    config = make_config(settings, corpus, encoder)
+    taught = learn_from(settings.distil, corpus, device, console) if settings.distil else None
 
     # Stages
-    taught = learn_from(settings.distil, corpus, device, console) if settings.distil else None
-    tuning = Tuning(settings, corpus, network, taught)
-    first_stages = [Pretraining(settings, corpus, network)] if settings.pretrain and settings.pretrain_epochs else []
-    runs: list[Run] = [*first_stages, tuning]
-    first = 0
-    if saved is not None:
-        first = saved["stage"]
-        for run, state in zip(runs, saved["runs"], strict=False):
-            run.load(state)
+    stages = Stages(settings, config, corpus, device, encoder=encoder.weights if encoder else None, taught=taught)
+    done = [Outcome(**outcome) for outcome in saved["done"]] if saved else []
     next_save = time.monotonic() + settings.checkpoint_seconds
 
-    def save(stage: int) -> None:
-        save_checkpoint(folder, identity, {"stage": stage, "runs": [run.state() for run in runs[: stage + 1]]})
+    def save(run: Run | None) -> None:
+        state = {"done": [outcome._asdict() for outcome in done], "run": run.state() if run else None}
+        save_checkpoint(folder, identity, state)
 
-    for stage in range(first, len(runs)):
+    def checkpoint(run: Run) -> None:
+        nonlocal next_save
+        if stop.requested or time.monotonic() >= next_save:
+            save(run)
+            next_save = time.monotonic() + settings.checkpoint_seconds
+        if stop.requested:
+            raise KeyboardInterrupt
 
-        def checkpoint(stage: int = stage) -> None:
-            nonlocal next_save
-            if stop.requested or time.monotonic() >= next_save:
-                save(stage)
-                next_save = time.monotonic() + settings.checkpoint_seconds
-            if stop.requested:
-                raise KeyboardInterrupt
-
-        with TrainingProgress(console, runs[stage]) as progress, stop.deferred():
-            train_stage(runs[stage], progress, checkpoint)
-            save(stage)  # outlives a version that cannot be written
-    write_version(settings, corpus, pairs, runs, tuning, digests)
+    while len(done) < len(stages):
+        run = stages.run(done)
+        if saved and saved["run"]:
+            run.load(saved["run"])
+        saved = None
+        with TrainingProgress(console, run) as progress, stop.deferred():
+            train_stage(run, progress, functools.partial(checkpoint, run))
+            done.append(run.outcome())
+            save(None)  # outlives a version that cannot be written
+    lineage = encoder.lineage if encoder else Lineage([], None)
+    language, classes = stages.language(done), stages.classes(done)
+    if language:
+        epochs = [record for outcome in language for record in outcome.history]
+        lineage = lineage._replace(pretraining={"unlabelled": len(corpus.unlabelled), "epochs": epochs})
+    made = making(settings, sum(outcome.seconds for outcome in done))
+    lineage = lineage._replace(made_by=[*lineage.made_by, made])
+    write_version(settings, config, corpus, pairs, classes, lineage, digests)
     console.print(written(settings.out), markup=False, highlight=False, soft_wrap=True)
     remove_checkpoint(folder)
 
@@ -207,10 +214,12 @@ def learn_from(teachers: Sequence[Path], corpus: Corpus, device: torch.device, c
         )
 
 
-def make_config(settings: TrainingSettings, corpus: Corpus) -> ModelConfig:
+def make_config(settings: TrainingSettings, corpus: Corpus, encoder: Encoder | None = None) -> ModelConfig:
     """Raises SettingsError."""
     values = {name: value for name, value in vars(settings).items() if name in ModelConfig.model_fields}
     values |= {"vocab_size": corpus.tokenizer.vocab_size, "labels": corpus.labels, "pad_id": PAD_ID}
+    if encoder:
+        values |= {**encoder.sizes, "pad_id": encoder.config.pad_id}
     try:
         return ModelConfig(**values)
     except ValidationError as error:
@@ -228,29 +237,31 @@ def learning_rate(highest: float, step: int, total: int) -> float:
 
 def write_version(
     settings: TrainingSettings,
+    config: ModelConfig,
     corpus: Corpus,
     pairs: Sequence[Pairs],
-    runs: Sequence[Run],
-    tuning: Tuning,
+    runs: Sequence[Outcome],
+    lineage: Lineage,
     files: Sequence[tuple[str, str]],
 ) -> None:
-    """Metrics and golden cases are those of the best epoch's weights as they are stored.
+    """The best of the `runs`; metrics and golden cases are those of its weights as they are stored.
 
     Raises SettingsError where they are too large to be stored so.
     """
+    kept = max(runs, key=lambda run: judgement(run.best) if run.best else ())
     dtype = np.dtype(settings.weights).type
-    for name, tensor in tuning.best_weights.items():
+    for name, tensor in kept.weights.items():
         if (largest := tensor.abs().max().item()) > float(np.finfo(dtype).max):
             raise SettingsError(
                 f"{settings.out}: {name} goes up to {largest:.3g}, more than {settings.weights} holds; what was "
                 "trained is kept: finish it by the same command with --resume --weights float32"
             )
-    weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in tuning.best_weights.items()}
-    network = SequenceClassifier.from_weights(tuning.network.config, weights)
+    weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in kept.weights.items()}
+    network = SequenceClassifier.from_weights(config, weights)
     targets = corpus.validation.targets
     logits = predict_sequences(network, corpus.validation.sequences)
-    calibration = calibrate(logits, targets, network.config, settings.seed)
-    config = network.config.model_copy(update={"temperature": calibration.temperature})
+    calibration = calibrate(logits, targets, config, settings.seed)
+    config = config.model_copy(update={"temperature": calibration.temperature})
     classes = len(corpus.labels)
     report = Report(
         settings=settings,
@@ -258,13 +269,11 @@ def write_version(
         metrics=measure(targets, scores(logits, config)),
         calibration=calibration,
         pairs=[score_pairs(each, corpus.tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs],
-        history=tuning.history,
-        best_epoch=tuning.best_epoch,
-        pretraining=[record for run in runs[:-1] for record in run.history],
-        seconds=sum(run.seconds() for run in runs),
+        runs=runs,
+        kept=kept,
+        lineage=lineage,
         training_rows=np.bincount(corpus.training.targets, minlength=classes).tolist(),
         validation_rows=np.bincount(targets, minlength=classes).tolist(),
-        unlabelled=len(corpus.unlabelled),
         files=files,
     )
     artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))

@@ -15,10 +15,9 @@ from models.corpus import Corpus
 from models.metrics import measure
 from models.network import SequenceClassifier
 from models.options import TrainingSettings
-from models.run import DivergedError, Record, Run
+from models.run import DivergedError, Outcome, Record, Run
 from models.scores import scores
 from models.teachers import Scores
-from models.tokenizer import UNK_ID
 
 
 class Tuning(Run):
@@ -32,7 +31,7 @@ class Tuning(Run):
         """`taught` ``[texts, classes]``: what teachers say of the corpus's texts."""
         optimiser = torch.optim.AdamW(_groups(settings, network), weight_decay=settings.weight_decay, fused=True)
         super().__init__(settings, network, optimiser, epochs=settings.epochs, learning_rate=settings.learning_rate)
-        self.corpus, self.network = corpus, network
+        self.corpus, self.network, self._unknown = corpus, network, corpus.tokenizer.unknown_id
         self.average = AveragedModel(network, avg_fn=self._averaged) if settings.average else None
         self._sequences = corpus.training.sequences
         if settings.vat or taught is not None:
@@ -62,7 +61,8 @@ class Tuning(Run):
             for row, start in zip(batch.rows, batch.starts, strict=True)
         ]
         tokens = torch.from_numpy(np.stack(windows))
-        tokens[torch.rand(tokens.shape) < self.settings.word_dropout] = UNK_ID
+        if self._unknown is not None:
+            tokens[torch.rand(tokens.shape) < self.settings.word_dropout] = self._unknown
         lengths = torch.full((len(windows),), batch.length)
         logits = self.network(tokens.to(self.device), lengths)
         targets = self._targets[batch.rows].to(self.device)
@@ -103,10 +103,13 @@ class Tuning(Run):
 
     def end_epoch(self, *, on_batch: Callable[[int], object]) -> Record:
         record = super().end_epoch(on_batch=on_batch)
-        if max(self.history, key=lambda each: (each["validation_accuracy"], -each["validation_loss"])) is record:
+        if max(self.history, key=judgement) is record:
             self.best_epoch = self.epoch
             self.best_weights = _copied(self.judged)
         return record
+
+    def outcome(self) -> Outcome:
+        return Outcome(self.settings.seed, self.best_weights, self.best_epoch, self.history, self.seconds())
 
     def finished(self) -> bool:
         return super().finished() or self.epoch - self.best_epoch >= self.settings.patience
@@ -126,6 +129,11 @@ class Tuning(Run):
         """Exponential, over no more steps than there have been."""
         decay = min(self.settings.average, (1 + int(steps)) / (10 + int(steps)))
         return decay * average + (1 - decay) * weight
+
+
+def judgement(record: Record) -> tuple[float, float]:
+    """The more the better."""
+    return record["validation_accuracy"], -record["validation_loss"]
 
 
 def _copied(network: SequenceClassifier) -> dict[str, Tensor]:

@@ -40,7 +40,9 @@ def written(out: Path) -> str:
 
 
 def store_folder(out: Path) -> str:
-    """A version folder as cards name it, without the paths of this machine."""
+    """A version folder as cards name it: from where the command runs, or without the paths of this machine."""
+    if out.absolute().is_relative_to(Path.cwd()):
+        return out.absolute().relative_to(Path.cwd()).as_posix()
     return f"models/store/{out.parent.name}/{out.name}"
 
 

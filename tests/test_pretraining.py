@@ -44,7 +44,8 @@ def test_it_learns_to_foretell_and_the_card_says_so(tmp_path: Path, data: Path, 
     out = tmp_path / "toy" / "1"
     options = f"--pretrain {texts} {LANGUAGE} --pretrain-epochs 6 --pretrain-learning-rate 0.02"
     trained(data, out, options)
-    epochs = metrics(out)["pretraining"]
+    assert metrics(out)["pretraining"]["unlabelled"] == 60
+    epochs = metrics(out)["pretraining"]["epochs"]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5, 6]
     assert epochs[-1]["perplexity"] < 0.8 * epochs[0]["perplexity"]
     card = (out / "README.md").read_text()
@@ -57,7 +58,7 @@ def test_it_learns_to_foretell_and_the_card_says_so(tmp_path: Path, data: Path, 
 def test_no_second_counts_for_two_stages(tmp_path: Path, data: Path, texts: Path) -> None:
     began = time.monotonic()
     trained(data, tmp_path / "1", f"--pretrain {texts} {LANGUAGE} --pretrain-epochs 20")
-    assert metrics(tmp_path / "1")["seconds"] <= time.monotonic() - began + 0.1
+    assert metrics(tmp_path / "1")["made_by"][0]["seconds"] <= time.monotonic() - began + 0.1
 
 
 def test_the_classes_are_learned_from_where_the_language_ended(
@@ -92,7 +93,7 @@ def test_any_stage_resumes_to_the_same_bytes(
         assert train.main(command(data, out, options)) == 130
     assert train.main([*command(data, out, options), "--resume"]) == 0
     assert covered_bytes(out) == covered_bytes(whole)
-    assert {**metrics(out), "seconds": 0} == {**metrics(whole), "seconds": 0}
+    assert {**metrics(out), "made_by": 0} == {**metrics(whole), "made_by": 0}
     assert not working_folder(out).exists()
 
 
@@ -160,7 +161,7 @@ def test_what_cannot_be_pretrained(
 
 def test_stacked_layers_that_read_one_way_can_be(tmp_path: Path, data: Path, texts: Path) -> None:
     trained(data, tmp_path / "1", f"--pretrain {texts} {LANGUAGE} --num-layers 2 --no-bidirectional")
-    assert len(metrics(tmp_path / "1")["pretraining"]) == 2
+    assert len(metrics(tmp_path / "1")["pretraining"]["epochs"]) == 2
 
 
 def tuning(tmp_path: Path, data: Path, options: str) -> Tuning:

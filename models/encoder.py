@@ -1,0 +1,54 @@
+"""What a network begins with instead of chance: the tokenizer, the embedding and the recurrent layers of a version."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.artifact import ArtifactError, Weights, read_artifact
+from models.config import ModelConfig
+from models.options import OF_ENCODER, TrainingSettings
+from models.tokenizer import Tokenizer
+
+METRICS = "metrics.json"
+
+
+class Lineage(NamedTuple):
+    """What came before a training run, as it stands in ``metrics.json``; empty where nothing did, or nobody knows."""
+
+    made_by: list[dict[str, Any]]
+    """``command``, ``seconds`` and ``hardware`` of each run, the first one first."""
+    pretraining: dict[str, Any] | None
+    """``unlabelled`` texts and ``epochs``; None without."""
+
+
+class Encoder(NamedTuple):
+    config: ModelConfig
+    tokenizer: Tokenizer
+    weights: Weights
+    """Of the embedding and the recurrent layers."""
+    lineage: Lineage
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Settings of a training run that it decides."""
+        return {name: value for name, value in self.config if name in OF_ENCODER}
+
+
+def read_encoder(folder: Path, settings: TrainingSettings) -> Encoder:
+    """`settings` are those of the training that it is for. Raises ArtifactError."""
+    config, weights, tokenizer, _ = read_artifact(folder)
+    if tokenizer is None:
+        raise ArtifactError(folder, "has no tokenizer and reads token ids only: texts cannot train it further")
+    if settings.word_dropout and tokenizer.unknown_id is None:
+        raise ArtifactError(folder, "its tokenizer has no unknown token to show for others: give --word-dropout 0")
+    inner = {name: array for name, array in weights.items() if not name.startswith("linear.")}
+    return Encoder(config, tokenizer, inner, read_lineage(folder))
+
+
+def read_lineage(folder: Path) -> Lineage:
+    """Of a version that training has made; of others it is empty."""
+    try:
+        metrics = json.loads((folder / METRICS).read_bytes())
+        return Lineage(metrics["made_by"], metrics["pretraining"])
+    except (OSError, ValueError, KeyError, TypeError):  # the file is not covered by the version's digests
+        return Lineage([], None)
