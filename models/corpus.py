@@ -39,41 +39,46 @@ def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) 
     Raises DataError.
     """
     rows = read_rows(settings.data, settings.text_column, settings.label_column, settings.label_map)
-    present = class_names(rows)
-    if unused := sorted(set(settings.label_map.values()) - set(present)):
-        shown = ", ".join(present[:10]) + (f" and {len(present) - 10} more" if len(present) > 10 else "")
-        raise DataError(rows[0].path, f"--label-map makes no row {unused[0]!r}: the labels are {shown}")
-    labels = settings.labels or present
-    targets = np.array(class_indices(rows, labels))
-    if len(found := np.unique(targets)) == 1:
-        raise DataError(rows[0].path, f"has one class only, {labels[found[0]]!r}: give rows of at least two")
+    labels = choose_labels(settings, rows)
     parts = split_rows(rows, settings.validation, settings.seed)
-    for index, label in enumerate(labels):
-        if index not in targets[parts[0]]:
-            raise DataError(
-                rows[0].path, f"no row of class {label!r} is left for training: give more, or fewer --labels"
-            )
     held = {spaceless(rows[index].text) for index in parts[1]}
     also = read_rows(settings.also, settings.text_column, settings.label_column, settings.label_map)
     also = [row for row in also if spaceless(row.text) not in held]
     parts[0].extend(range(len(rows), len(rows) + len(also)))
     rows += also
-    targets = np.append(targets, np.array(class_indices(also, labels), int))
+    targets = np.array(class_indices(rows, labels))
     texts = [text for text in read_texts(settings.pretrain, settings.text_column) if spaceless(text) not in held]
     if tokenizer is None:
         known = itertools.chain((rows[index].text for index in parts[0]), texts)
         tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)
     sequences = [np.array(tokens[: settings.max_length]) for tokens in encode_rows(tokenizer, rows)]
     training, validation = (Part([sequences[index] for index in part], targets[part]) for part in parts)
-    encoded = tokenizer.encode(texts)
-    texts = [text for text, tokens in zip(texts, encoded, strict=True) if tokens]
-    unlabelled = [np.array(tokens[: settings.max_length]) for tokens in encoded if tokens]
+    for index, label in enumerate(labels):
+        if index not in training.targets:
+            raise DataError(
+                rows[0].path, f"no row of class {label!r} is left for training: give more, or fewer --labels"
+            )
+    encoded = [(text, tokens) for text, tokens in zip(texts, tokenizer.encode(texts), strict=True) if tokens]
+    unlabelled = [np.array(tokens[: settings.max_length]) for _, tokens in encoded]
     if settings.pretrain and sum(map(len, unlabelled)) < settings.pretrain_window:
         raise DataError(
             settings.pretrain[0], "has fewer tokens than --pretrain-window: give more texts, or a shorter window"
         )
-    texts = [*(rows[index].text for index in parts[0]), *texts]
+    texts = [*(rows[index].text for index in parts[0]), *(text for text, _ in encoded)]
     return Corpus(labels, tokenizer, training, validation, unlabelled, texts)
+
+
+def choose_labels(settings: TrainingSettings, rows: Sequence[Row]) -> tuple[str, ...]:
+    """The classes in the order of their indices. Raises DataError."""
+    present = class_names(rows)
+    if unused := sorted(set(settings.label_map.values()) - set(present)):
+        shown = ", ".join(present[:10]) + (f" and {len(present) - 10} more" if len(present) > 10 else "")
+        raise DataError(rows[0].path, f"--label-map makes no row {unused[0]!r}: the labels are {shown}")
+    labels = settings.labels or present
+    found = set(class_indices(rows, labels))
+    if len(found) == 1:
+        raise DataError(rows[0].path, f"has one class only, {labels[found.pop()]!r}: give rows of at least two")
+    return labels
 
 
 def encode_rows(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[list[int]]:

@@ -27,6 +27,10 @@ OF_ENCODER = (
 """Settings that `--encoder` decides."""
 
 
+class SettingsError(ValueError):
+    """Settings that do not fit together."""
+
+
 class TrainingSettings(argparse.Namespace):
     """What `python -m models.train` was told."""
 
@@ -84,6 +88,9 @@ class TrainingSettings(argparse.Namespace):
     weights: str
     checkpoint_seconds: float
     resume: bool
+    tensorboard: Path | None
+    processes: int
+    """As torchrun has started, not an option."""
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -220,8 +227,9 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--threads", type=positive, metavar="N", help="CPU threads; default: torch's choice")
     add("--weights", choices=("float32", "float16"), default="float32", help="how the weights are stored")
     add("--checkpoint-seconds", type=number(float, 0), default=60.0, metavar="X", help="between two checkpoints")
+    add("--tensorboard", type=Path, metavar="FOLDER", help="where TensorBoard finds losses, rates and figures")
     add("--resume", action="store_true", default=argparse.SUPPRESS, help="go on from the last checkpoint")
-    settings = parser.parse_args(argv, namespace=TrainingSettings(resume=False))
+    settings = parser.parse_args(argv, namespace=TrainingSettings(resume=False, processes=1))
     if settings.encoder:
         parser.set_defaults(**dict.fromkeys(OF_ENCODER))
         given = vars(parser.parse_args(argv))
@@ -234,7 +242,7 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
     left_out = {"data", "data_name", "also", "pairs", "pretrain", "encoder", "distil", "out"}
-    left_out |= {"checkpoint_seconds", "resume"}
+    left_out |= {"checkpoint_seconds", "resume", "tensorboard"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())
@@ -245,7 +253,8 @@ def public(settings: TrainingSettings) -> dict[str, Any]:
 def command_line(settings: TrainingSettings) -> str:
     """The command that repeats a run, with data files by name and options that differ from their defaults."""
     defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
-    words = ["python", "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
+    start = ["python"] if settings.processes == 1 else ["torchrun", "--nproc-per-node", str(settings.processes)]
+    words = [*start, "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
     for option in ("also", "pairs", "pretrain"):
         words += [word for path in getattr(settings, option) for word in (f"--{option}", path.name)]
     if settings.encoder:
@@ -253,7 +262,7 @@ def command_line(settings: TrainingSettings) -> str:
     words += [word for path in settings.distil for word in ("--distil", store_folder(path))]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
-        if value == defaults[name] or (settings.encoder and name in OF_ENCODER):
+        if value == defaults[name] or name == "processes" or (settings.encoder and name in OF_ENCODER):
             continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

@@ -13,6 +13,7 @@ from models.corpus import Corpus
 from models.language import LanguageModel
 from models.network import SequenceClassifier
 from models.options import TrainingSettings
+from models.processes import ALONE, Processes
 from models.run import DivergedError, Outcome, Record, Run
 
 VALIDATION_WINDOWS = 256
@@ -24,7 +25,13 @@ class Pretraining(Run):
 
     name = "language"
 
-    def __init__(self, settings: TrainingSettings, corpus: Corpus, network: SequenceClassifier) -> None:
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        corpus: Corpus,
+        network: SequenceClassifier,
+        processes: Processes = ALONE,
+    ) -> None:
         self._texts = [*corpus.training.sequences, *corpus.unlabelled]
         self._window = settings.pretrain_window
         counts = np.bincount(np.concatenate(self._texts), minlength=network.config.vocab_size)
@@ -37,6 +44,7 @@ class Pretraining(Run):
             optimiser,
             epochs=settings.pretrain_epochs,
             learning_rate=settings.pretrain_learning_rate,
+            processes=processes,
         )
         self._model, self._network = model, network
         held = np.concatenate(corpus.validation.sequences)
@@ -50,10 +58,11 @@ class Pretraining(Run):
         parts = np.array_split(order, math.ceil(number / size))
         return [Batch(part, np.zeros_like(part), self._window) for part in parts]
 
-    def loss(self, batch: Batch) -> Tensor:
-        tokens = torch.from_numpy(self._windows()[batch.rows]).to(self.device)
+    def loss(self, batch: Batch, mine: Batch) -> Tensor:
+        tokens = torch.from_numpy(self._windows()[mine.rows]).to(self.device)
         seed = np.random.SeedSequence((self.settings.seed, self.epoch, self.position)).generate_state(1, np.uint64)
-        return self._model.sampled_loss(tokens, torch.Generator(self.device).manual_seed(int(seed[0])))
+        generator = torch.Generator(self.device).manual_seed(int(seed[0]))
+        return self._model.sampled_loss(tokens, generator) * (len(mine.rows) / len(batch.rows))
 
     def validate(self, on_batch: Callable[[int], object]) -> Record:
         losses = []

@@ -2,12 +2,14 @@
 
 import time
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.logs import TrainingLogs
 from models.run import Record, Run
 
 LINE_SECONDS = 30.0
@@ -16,10 +18,11 @@ LINE_SECONDS = 30.0
 class TrainingProgress:
     """Of one stage, from where its run is."""
 
-    def __init__(self, console: Console, run: Run) -> None:
+    def __init__(self, console: Console, run: Run, logs: Path | None = None) -> None:
+        """`logs`: the folder that TensorBoard shows."""
         self._console, self._run = console, run
-        per_epoch = len(run.batches())
-        self._steps, self._done = run.epochs * per_epoch, run.epoch * per_epoch + run.position
+        self._logs = TrainingLogs(logs, run) if logs else None
+        self._steps, self._done = run.epochs * len(run.batches()), run.steps
         self._before = self._done
         self._loss, self._tokens, self._rate = 0.0, 0, 0.0
         self._began = self._started = self._printed = time.monotonic()
@@ -43,12 +46,16 @@ class TrainingProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if self._logs:
+            self._logs.close()
 
     def start_epoch(self) -> None:
         self._started, self._tokens = time.monotonic(), 0
 
-    def step(self, loss: float, tokens: int) -> None:
-        """One batch is done."""
+    def step(self, loss: float, rate: float, tokens: int) -> None:
+        """One batch of so many tokens is done, at this learning rate."""
+        if self._logs:
+            self._logs.step(loss, rate)
         now = time.monotonic()
         self._loss = loss if self._tokens == 0 else 0.98 * self._loss + 0.02 * loss
         self._tokens += tokens
@@ -65,6 +72,8 @@ class TrainingProgress:
             )
 
     def end_epoch(self, record: Record) -> None:
+        if self._logs:
+            self._logs.end_epoch(record)
         described = self._run.describe(record)
         self.line(f"{self._run.name}, epoch {record['epoch']}: {described}, {self._rate:,.0f} tokens/s")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.batches import Batch
 from models.options import TrainingSettings
+from models.processes import Processes
 
 Record = dict[str, float]
 """What an epoch came to: its number from 1, `train_loss` and figures of the stage's own."""
@@ -52,12 +53,13 @@ class Run(ABC):
         *,
         epochs: int,
         learning_rate: float,
+        processes: Processes,
     ) -> None:
         """`learning_rate`: the highest."""
-        self.settings, self.module, self.optimiser = settings, module, optimiser
+        self.settings, self.module, self.optimiser, self.processes = settings, module, optimiser, processes
         self.epochs, self.learning_rate = epochs, learning_rate
         self.device = next(module.parameters()).device
-        self.epoch, self.position, self.loss_sum, self.rows = 0, 0, 0.0, 0
+        self.epoch, self.position, self.loss_sum, self.rows, self.steps = 0, 0, 0.0, 0, 0
         self.history: list[Record] = []
         self._seconds, self._began = 0.0, math.nan
 
@@ -66,8 +68,8 @@ class Run(ABC):
         """Those of the current epoch, of which `position` are done; as many in every epoch."""
 
     @abstractmethod
-    def loss(self, batch: Batch) -> Tensor:
-        """The batch's mean loss in nats."""
+    def loss(self, batch: Batch, mine: Batch) -> Tensor:
+        """What `mine`, a part of the batch, has in the batch's mean loss, in nats."""
 
     @abstractmethod
     def validate(self, on_batch: Callable[[int], object]) -> Record:
@@ -85,26 +87,31 @@ class Run(ABC):
         """An epoch in words."""
 
     def step(self, batch: Batch, rate: float) -> float:
-        """One step of the optimiser; gives the batch's loss. Raises DivergedError."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            loss = self.loss(batch)
-        value = loss.item()
+        """One step of the optimiser, by all processes; gives the batch's loss. Raises DivergedError."""
+        mine = self.processes.share(batch)
+        self.optimiser.zero_grad()
+        loss = torch.zeros((), device=self.device)
+        if len(mine.rows):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+                loss = self.loss(batch, mine)
+            loss.backward()  # type: ignore[no-untyped-call]
+        value = self.processes.add_up(loss, self.module.parameters())
         if not math.isfinite(value):
             raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower --learning-rate or --clip")
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0) * (self.epoch >= group.get("first", 0))
         self.optimiser.step()
         self.position += 1
+        self.steps += 1
         self.rows += len(batch.rows)
         self.loss_sum += value * len(batch.rows)
         return value
 
     def end_epoch(self, *, on_batch: Callable[[int], object]) -> Record:
         """Nothing has changed when `on_batch` raises. Raises DivergedError."""
-        record = {"epoch": self.epoch + 1, "train_loss": self.loss_sum / self.rows, **self.validate(on_batch)}
+        validated = self.processes.of_first(self.validate(on_batch))
+        record = {"epoch": self.epoch + 1, "train_loss": self.loss_sum / self.rows, **validated}
         self.history.append(record)
         self.epoch, self.position, self.loss_sum, self.rows = self.epoch + 1, 0, 0.0, 0
         return record
@@ -121,20 +128,22 @@ class Run(ABC):
         return self._seconds + (0.0 if math.isnan(self._began) else time.monotonic() - self._began)
 
     def state(self) -> dict[str, Any]:
+        """Alike in all processes, which have to ask for it together."""
+        cuda = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
         return {
             "module": self.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
-            "progress": [self.epoch, self.position, self.loss_sum, self.rows, self.seconds()],
+            "random": self.processes.of_all((torch.get_rng_state(), cuda)),
+            "progress": [self.epoch, self.position, self.loss_sum, self.rows, self.steps, self.seconds()],
             "history": self.history,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"])
-        self.epoch, self.position, self.loss_sum, self.rows, self._seconds = state["progress"]
+        random, cuda = state["random"][self.processes.rank]
+        torch.set_rng_state(random)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda)
+        self.epoch, self.position, self.loss_sum, self.rows, self.steps, self._seconds = state["progress"]
         self.history = state["history"]

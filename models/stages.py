@@ -10,6 +10,7 @@ from models.corpus import Corpus
 from models.network import SequenceClassifier
 from models.options import TrainingSettings
 from models.pretraining import Pretraining
+from models.processes import ALONE, Processes
 from models.run import Outcome, Run
 from models.teachers import Scores
 from models.tuning import Tuning
@@ -27,11 +28,12 @@ class Stages:
         *,
         encoder: Weights | None = None,
         taught: Scores | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """`encoder`: what the first stage begins with, weights by their names in the network."""
         self._settings, self._config, self._corpus, self._device = settings, config, corpus, device
         self._encoder = {name: torch.from_numpy(array) for name, array in (encoder or {}).items()}
-        self._taught = taught
+        self._taught, self._processes = taught, processes
         self._language = int(bool(settings.pretrain and settings.pretrain_epochs))
 
     def __len__(self) -> int:
@@ -49,9 +51,14 @@ class Stages:
         inner = {name: tensor for name, tensor in learned.items() if not name.startswith("linear.")}
         network.load_state_dict(network.state_dict() | inner)
         network.to(self._device)
+        run: Run
         if number < 0:
-            return Pretraining(settings, self._corpus, network)
-        return Tuning(settings, self._corpus, network, self._taught)
+            run = Pretraining(settings, self._corpus, network, self._processes)
+        else:
+            run = Tuning(settings, self._corpus, network, self._taught, self._processes)
+        if self._processes.rank:
+            torch.manual_seed((settings.seed << 16) + self._processes.rank)  # what is dropped is drawn by each alone
+        return run
 
     def language(self, done: Sequence[Outcome]) -> Sequence[Outcome]:
         """Of the stages that are `done` the one that learned the language, if there is one."""

@@ -15,6 +15,7 @@ from models.corpus import Corpus
 from models.metrics import measure
 from models.network import SequenceClassifier
 from models.options import TrainingSettings
+from models.processes import ALONE, Processes
 from models.run import DivergedError, Outcome, Record, Run
 from models.scores import scores
 from models.teachers import Scores
@@ -26,11 +27,23 @@ class Tuning(Run):
     name = "classes"
 
     def __init__(
-        self, settings: TrainingSettings, corpus: Corpus, network: SequenceClassifier, taught: Scores | None = None
+        self,
+        settings: TrainingSettings,
+        corpus: Corpus,
+        network: SequenceClassifier,
+        taught: Scores | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """`taught` ``[texts, classes]``: what teachers say of the corpus's texts."""
         optimiser = torch.optim.AdamW(_groups(settings, network), weight_decay=settings.weight_decay, fused=True)
-        super().__init__(settings, network, optimiser, epochs=settings.epochs, learning_rate=settings.learning_rate)
+        super().__init__(
+            settings,
+            network,
+            optimiser,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            processes=processes,
+        )
         self.corpus, self.network, self._unknown = corpus, network, corpus.tokenizer.unknown_id
         self.average = AveragedModel(network, avg_fn=self._averaged) if settings.average else None
         self._sequences = corpus.training.sequences
@@ -55,21 +68,21 @@ class Tuning(Run):
             epoch=self.epoch,
         )
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, mine: Batch) -> Tensor:
         windows = [
-            self._sequences[row][start : start + batch.length]
-            for row, start in zip(batch.rows, batch.starts, strict=True)
+            self._sequences[row][start : start + mine.length] for row, start in zip(mine.rows, mine.starts, strict=True)
         ]
         tokens = torch.from_numpy(np.stack(windows))
         if self._unknown is not None:
             tokens[torch.rand(tokens.shape) < self.settings.word_dropout] = self._unknown
         lengths = torch.full((len(windows),), batch.length)
         logits = self.network(tokens.to(self.device), lengths)
-        targets = self._targets[batch.rows].to(self.device)
-        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / targets.sum().clamp(min=1)
+        targets = self._targets[mine.rows].to(self.device)
+        labelled = self._targets[batch.rows].sum().clamp(min=1).to(self.device)
+        loss = functional.cross_entropy(logits.float(), targets, reduction="sum") / labelled
         if self.settings.vat:
             moved = virtual_adversarial_loss(self.network, tokens.to(self.device), self.settings.vat_size)
-            loss = loss + self.settings.vat * moved
+            loss = loss + self.settings.vat * moved * (len(mine.rows) / len(batch.rows))
         return loss
 
     def step(self, batch: Batch, rate: float) -> float:

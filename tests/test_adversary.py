@@ -111,10 +111,10 @@ def test_texts_without_labels_have_this_loss_alone(tmp_path: Path) -> None:
     assert sum(len(batch.rows) for batch in run.batches()) == 92
     batches = {int(batch.rows[0]): batch for batch in run.batches()}
     run.settings.vat = 0.0
-    assert run.loss(batches[80]).item() == 0
-    assert run.loss(batches[3]).item() > 0
+    assert run.loss(batches[80], batches[80]).item() == 0
+    assert run.loss(batches[3], batches[3]).item() > 0
     run.settings.vat = 0.5
-    assert run.loss(batches[80]).item() > 0
+    assert run.loss(batches[80], batches[80]).item() > 0
 
 
 def test_a_run_with_it_resumes_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

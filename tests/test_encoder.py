@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_a_run_without_epochs_says_what_it_is_for(tmp_path: Path, data: Path, te
 
 
 def test_a_version_goes_on_to_other_classes(tmp_path: Path, data: Path) -> None:
-    fields = {"cell": "gru", "hidden_size": 5, "num_layers": 2, "bidirectional": True, "bias": False}
+    fields: dict[str, Any] = {"cell": "gru", "hidden_size": 5, "num_layers": 2, "bidirectional": True, "bias": False}
     write_tiny(tmp_path / "old" / "1", **fields)
     old, weights, tokenizer, _ = read_artifact(tmp_path / "old" / "1")
     three = write(tmp_path / "three.csv", reviews(90, 3))

@@ -10,7 +10,7 @@ from models.run import Record
 class Halfway:
     """A run that has done two of eight batches."""
 
-    name, epochs, epoch, position = "language", 2, 0, 2
+    name, epochs, epoch, steps = "language", 2, 0, 2
 
     def batches(self) -> list[int]:
         return [0] * 4
@@ -27,7 +27,7 @@ def test_progress_shows_a_bar_on_a_terminal_and_sparse_lines_elsewhere(monkeypat
         with TrainingProgress(console, Halfway()) as progress:  # type: ignore[arg-type]
             progress.start_epoch()
             for _ in range(2):
-                progress.step(0.5, 1000)
+                progress.step(0.5, 0.01, 1000)
             progress.end_epoch({"epoch": 1, "perplexity": 7.0})
         shown = screen.getvalue()
         assert "0.5000" in shown

@@ -16,6 +16,7 @@ from models import train
 from models.artifact import SUMS, Artifact, read_artifact
 from models.checkpoint import CHECKPOINT, working_folder
 from models.golden import golden_cases
+from models.loop import learning_rate
 from models.network import SequenceClassifier
 from models.run import Run
 from tests.reviews import reviews, write
@@ -267,7 +268,7 @@ def test_a_real_process_resumes_to_the_same_bytes(tmp_path: Path, data: Path, nu
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
-    rates = [train.learning_rate(0.1, step, 1000) for step in range(1000)]
+    rates = [learning_rate(0.1, step, 1000) for step in range(1000)]
     top = rates.index(max(rates))
     assert top == 50
     assert rates[top] == 0.1
@@ -275,4 +276,4 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert 0 < rates[0] < 0.01
     assert 0 < rates[-1] < 1e-6
-    assert train.learning_rate(0.1, 0, 1) > 0
+    assert learning_rate(0.1, 0, 1) > 0

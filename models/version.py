@@ -1,0 +1,66 @@
+"""The version that a training run ends with: the best run's weights, judged as they are stored."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.artifact import Artifact, write_artifact
+from models.batches import predict_classes, predict_sequences
+from models.calibration import calibrate
+from models.config import ModelConfig
+from models.corpus import Corpus
+from models.encoder import Lineage
+from models.golden import golden_cases
+from models.metrics import measure
+from models.network import SequenceClassifier
+from models.options import SettingsError, TrainingSettings
+from models.pairs import Pairs, score_pairs
+from models.report import Report, report_files
+from models.run import Outcome
+from models.scores import scores
+from models.tuning import judgement
+
+
+def write_version(
+    settings: TrainingSettings,
+    config: ModelConfig,
+    corpus: Corpus,
+    pairs: Sequence[Pairs],
+    runs: Sequence[Outcome],
+    lineage: Lineage,
+    files: Sequence[tuple[str, str]],
+) -> None:
+    """The best of the `runs`; metrics and golden cases are those of its weights as they are stored.
+
+    Raises SettingsError where they are too large to be stored so.
+    """
+    kept = max(runs, key=lambda run: judgement(run.best) if run.best else ())
+    dtype = np.dtype(settings.weights).type
+    for name, tensor in kept.weights.items():
+        if (largest := tensor.abs().max().item()) > float(np.finfo(dtype).max):
+            raise SettingsError(
+                f"{settings.out}: {name} goes up to {largest:.3g}, more than {settings.weights} holds; what was "
+                "trained is kept: finish it by the same command with --resume --weights float32"
+            )
+    weights = {name: tensor.cpu().numpy().astype(dtype).astype("f4") for name, tensor in kept.weights.items()}
+    network = SequenceClassifier.from_weights(config, weights)
+    targets = corpus.validation.targets
+    logits = predict_sequences(network, corpus.validation.sequences)
+    calibration = calibrate(logits, targets, config, settings.seed)
+    config = config.model_copy(update={"temperature": calibration.temperature})
+    classes = len(corpus.labels)
+    report = Report(
+        settings=settings,
+        config=config,
+        metrics=measure(targets, scores(logits, config)),
+        calibration=calibration,
+        pairs=[score_pairs(each, corpus.tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs],
+        runs=runs,
+        kept=kept,
+        lineage=lineage,
+        training_rows=np.bincount(corpus.training.targets, minlength=classes).tolist(),
+        validation_rows=np.bincount(targets, minlength=classes).tolist(),
+        files=files,
+    )
+    artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
+    write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)
