@@ -11,7 +11,7 @@ import numpy as np
 from models.data import Row, class_indices, class_names, read_rows, read_texts, spaceless, split_rows
 from models.formats import DataError
 from models.metrics import Integers
-from models.options import TrainingSettings
+from models.settings import TrainingSettings
 from models.tokenizer import Tokenizer
 
 
@@ -31,6 +31,8 @@ class Corpus(NamedTuple):
     """Of the texts without labels that have tokens, none of which is in the validation part."""
     texts: list[str]
     """Those of the training part, then those without labels."""
+    labelled: list[str]
+    """Those of both parts."""
 
 
 def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) -> Corpus:
@@ -65,7 +67,7 @@ def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) 
             settings.pretrain[0], "has fewer tokens than --pretrain-window: give more texts, or a shorter window"
         )
     texts = [*(rows[index].text for index in parts[0]), *(text for text, _ in encoded)]
-    return Corpus(labels, tokenizer, training, validation, unlabelled, texts)
+    return Corpus(labels, tokenizer, training, validation, unlabelled, texts, [row.text for row in rows])
 
 
 def choose_labels(settings: TrainingSettings, rows: Sequence[Row]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.options import TrainingSettings
+from models.settings import TrainingSettings
 
 
 class DeviceError(ValueError):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from models.artifact import ArtifactError, Weights, read_artifact
 from models.config import ModelConfig
-from models.options import OF_ENCODER, TrainingSettings
+from models.settings import OF_ENCODER, TrainingSettings
 from models.tokenizer import Tokenizer
 
 METRICS = "metrics.json"

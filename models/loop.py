@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from models.checkpoint import save_checkpoint
-from models.options import TrainingSettings
 from models.processes import Processes
 from models.progress import TrainingProgress
 from models.run import Outcome, Run
+from models.settings import TrainingSettings
 from models.stages import Stages
 
 WARM_UP = 0.05

@@ -5,92 +5,14 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from models.config import Cell, Pooling
 from models.parser import Parser
+from models.settings import OF_ENCODER, TrainingSettings, public
 from models.values import label_map, names, number, split_size, store_folder, version_folder
 
 TRAIN = "python -m models.train"
-
-OF_ENCODER = (
-    "cell",
-    "embedding_dim",
-    "hidden_size",
-    "num_layers",
-    "bidirectional",
-    "proj_size",
-    "bias",
-    "vocab_size",
-    "min_count",
-)
-"""Settings that `--encoder` decides."""
-
-
-class SettingsError(ValueError):
-    """Settings that do not fit together."""
-
-
-class TrainingSettings(argparse.Namespace):
-    """What `python -m models.train` was told."""
-
-    data: list[Path]
-    data_name: str | None
-    text_column: str
-    label_column: str
-    labels: tuple[str, ...] | None
-    label_map: dict[str, str]
-    also: list[Path]
-    pairs: list[Path]
-    validation: float
-    pretrain: list[Path]
-    encoder: Path | None
-    runs: int
-    out: Path
-    seed: int
-    cell: Cell
-    embedding_dim: int
-    hidden_size: int
-    num_layers: int
-    bidirectional: bool
-    proj_size: int
-    bias: bool
-    pooling: tuple[Pooling, ...]
-    dropout: float
-    word_dropout: float
-    vocab_size: int
-    min_count: int
-    max_length: int
-    pretrain_epochs: int
-    pretrain_learning_rate: float
-    pretrain_window: int
-    negatives: int
-    weight_drop: float
-    layer_decay: float
-    unfreeze: int
-    average: float
-    vat: float
-    vat_size: float
-    distil: list[Path]
-    distil_weight: float
-    crop: int
-    epochs: int
-    patience: int
-    batch_size: int
-    batch_tokens: int
-    learning_rate: float
-    weight_decay: float
-    clip: float
-    label_smoothing: float
-    precision: str
-    device: str
-    threads: int | None
-    weights: str
-    checkpoint_seconds: float
-    resume: bool
-    tensorboard: Path | None
-    processes: int
-    """As torchrun has started, not an option."""
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +53,9 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add_data_options(parser)
     _add_paths(add, "--also", "labelled texts to train on beside --data, never validated")
     add_pairs_option(parser)
+    _add_paths(
+        add, "--test", "labelled texts to judge the model by at the end, for the card; those trained on are left out"
+    )
     add("--data-name", metavar="TEXT", help="public name of the data, for the model card")
     add("--labels", type=names, metavar="A,B,...", help="classes in the order of their indices; default: as found")
     add(
@@ -239,23 +164,12 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     return settings
 
 
-def public(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "also", "pairs", "pretrain", "encoder", "distil", "out"}
-    left_out |= {"checkpoint_seconds", "resume", "tensorboard"}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in sorted(vars(settings).items())
-        if name not in left_out
-    }
-
-
 def command_line(settings: TrainingSettings) -> str:
     """The command that repeats a run, with data files by name and options that differ from their defaults."""
     defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
     start = ["python"] if settings.processes == 1 else ["torchrun", "--nproc-per-node", str(settings.processes)]
     words = [*start, "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
-    for option in ("also", "pairs", "pretrain"):
+    for option in ("also", "pairs", "test", "pretrain"):
         words += [word for path in getattr(settings, option) for word in (f"--{option}", path.name)]
     if settings.encoder:
         words += ["--encoder", store_folder(settings.encoder)]

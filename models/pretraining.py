@@ -12,9 +12,9 @@ from models.batches import Batch
 from models.corpus import Corpus
 from models.language import LanguageModel
 from models.network import SequenceClassifier
-from models.options import TrainingSettings
 from models.processes import ALONE, Processes
 from models.run import DivergedError, Outcome, Record, Run
+from models.settings import TrainingSettings
 
 VALIDATION_WINDOWS = 256
 """Of the validation part's texts, for the perplexity; their labels are not looked at."""

@@ -1,4 +1,4 @@
-"""What a training run leaves beside the weights: model card, metrics and plots."""
+"""What there is to say of a training run, and the part of it that is for programs."""
 
 import json
 import os
@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from models.artifact import CARD
 from models.calibration import Calibration
 from models.config import ModelConfig
-from models.encoder import METRICS, Lineage
+from models.encoder import Lineage
+from models.held_out import HeldOutScore
 from models.metrics import Metrics
-from models.options import TrainingSettings, command_line, public
+from models.options import command_line
 from models.pairs import PairScore
-from models.plots import confusion, curves, language_curves, png, reliability
 from models.run import Outcome
+from models.settings import TrainingSettings
 
 
 class Report(NamedTuple):
@@ -29,6 +28,7 @@ class Report(NamedTuple):
     metrics: Metrics
     calibration: Calibration
     pairs: Sequence[PairScore]
+    elsewhere: Sequence[HeldOutScore]
     runs: Sequence[Outcome]
     """Those that learned the classes."""
     kept: Outcome
@@ -38,21 +38,6 @@ class Report(NamedTuple):
     training_rows: Sequence[int]
     validation_rows: Sequence[int]
     files: Sequence[tuple[str, str]]
-
-
-def report_files(report: Report) -> dict[str, bytes]:
-    """Name and content of each file."""
-    files = {
-        CARD: model_card(report).encode(),
-        METRICS: metrics_json(report).encode(),
-        "confusion.png": png(confusion(report.metrics, report.config.labels)),
-        "reliability.png": png(reliability(report.calibration)),
-    }
-    if report.kept.history:
-        files["curves.png"] = png(curves(report.kept.history, report.kept.best_epoch))
-    if report.lineage.pretraining:
-        files["language.png"] = png(language_curves(report.lineage.pretraining["epochs"]))
-    return files
 
 
 def metrics_json(report: Report) -> str:
@@ -66,6 +51,10 @@ def metrics_json(report: Report) -> str:
             "error_after": report.calibration.after,
         },
         "pairs": [score._asdict() for score in report.pairs],
+        "elsewhere": [
+            {"file": score.name, "known": score.known, **score.metrics.to_json(report.config.labels)}
+            for score in report.elsewhere
+        ],
         "made_by": report.lineage.made_by,
         "pretraining": report.lineage.pretraining,
         "runs": [{"seed": run.seed, "best_epoch": run.best_epoch, **run.best} for run in report.runs],
@@ -74,151 +63,6 @@ def metrics_json(report: Report) -> str:
         "epochs": report.kept.history,
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-
-
-def model_card(report: Report) -> str:
-    settings, config, metrics = report.settings, report.config, report.metrics
-    directions = "bidirectional " if config.bidirectional else ""
-    cells = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
-    sections = [
-        f"# {settings.out.parent.name}, version {settings.out.name}",
-        f"A text classifier of {len(config.labels)} classes ({', '.join(config.labels)}): word-level tokens, an "
-        f"embedding, {config.num_layers} {directions}{cells[config.cell]} layer{'s' * (config.num_layers > 1)}, "
-        f"{' and '.join(config.pooling)} pooling and a linear layer. Made by `python -m models.train` of lstm-serve.",
-        "## Data",
-        settings.data_name or "",
-        table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in report.files]),
-        table(
-            ("rows", *config.labels, "all"),
-            [
-                ("training", *report.training_rows, sum(report.training_rows)),
-                ("validation", *report.validation_rows, sum(report.validation_rows)),
-            ],
-        ),
-        f"The split is drawn with seed {settings.seed} (`--validation {settings.validation:g}`); texts that differ at "
-        "most in white space fall on one side. The vocabulary is learned without the validation part.",
-        "## Metrics",
-        "On the validation part, with the weights as stored. The same part chose the epoch (early stopping), so "
-        "expect a little less on new data.",
-        table(
-            ("accuracy", "macro F1", "log loss", "expected calibration error (15 bins)"),
-            [tuple(f"{value:.4f}" for value in metrics[1:5])],
-        ),
-        table(
-            ("class", "precision", "recall", "F1", "rows"),
-            [
-                (label, *(f"{values[index]:.4f}" for values in metrics[5:8]), metrics.support[index])
-                for index, label in enumerate(config.labels)
-            ],
-        ),
-        "`metrics.json` has all figures, `confusion.png` the confusion matrix.",
-        *run_sections(report),
-        "## Calibration",
-        f"Scores are made of logits divided by the temperature {config.temperature:g}, which was fitted on one half of "
-        f"the validation part, drawn with the seed. On the other half, {report.calibration.rows} rows, the expected "
-        f"calibration error (15 bins) is {report.calibration.after:.4f}; without a temperature it is "
-        f"{report.calibration.before:.4f}.",
-        "![How often scores are right](reliability.png)",
-        *pair_sections(report.pairs),
-        *pretraining_sections(report),
-        *training_sections(report),
-        "## Configuration",
-        table(
-            ("setting", "value"),
-            [
-                (f"`{name}`", f"`{json.dumps(value, ensure_ascii=False)}`")
-                for name, value in sorted((public(settings) | config.model_dump(mode="json")).items())
-            ],
-        ),
-        "## Files",
-        "`config.json`, `model.safetensors`, `tokenizer.json` and `golden.json` are the version, `SHA256SUMS` their "
-        "digests; this card, `metrics.json` and the plots are not covered by them.",
-        "## Limits",
-        f"Texts unlike the training data get scores all the same. Words beyond the {config.vocab_size - 2} known ones "
-        f"are one unknown token. At most {config.max_length} tokens are read; windows of at most {settings.crop} "
-        "tokens were seen in training. Scores are calibrated for texts like those of the validation part.",
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def run_sections(report: Report) -> list[str]:
-    """How much chance there is in the figures; nothing of a single run."""
-    if len(report.runs) == 1:
-        return []
-    accuracies = [run.best["validation_accuracy"] for run in report.runs]
-    return [
-        "## Seeds",
-        f"The classes were learned {len(report.runs)} times, each time with another seed of the first weights, the "
-        "order and the dropout; the split is the same. Accuracy on the validation part: "
-        f"{np.mean(accuracies):.4f} in the mean, standard deviation {np.std(accuracies, ddof=1):.4f}. "
-        f"The weights are those of seed {report.kept.seed}, the best of them.",
-        table(
-            ("seed", "best epoch", "accuracy", "log loss"),
-            [
-                (run.seed, run.best_epoch, f"{accuracy:.4f}", f"{run.best['validation_loss']:.4f}")
-                for run, accuracy in zip(report.runs, accuracies, strict=True)
-            ],
-        ),
-    ]
-
-
-def training_sections(report: Report) -> list[str]:
-    settings, kept = report.settings, report.kept
-    epochs = (
-        f"Best epoch {kept.best_epoch} of {len(kept.history)} (`curves.png`)."
-        if kept.history
-        else "The classes were not learned: this version is for `--encoder`."
-    )
-    same = (
-        "On the same machine and versions the same commands give the same weights, byte for byte:"
-        if settings.device == "cpu"
-        else "Weights made again differ by the rounding of the GPU's sums:"
-    )
-    made = [
-        f"{run['seconds']:.0f} seconds on {run['hardware']}:\n\n```\n{run['command']}\n```"
-        for run in report.lineage.made_by
-    ]
-    return ["## Training", f"{epochs} {same}", *made]
-
-
-def pretraining_sections(report: Report) -> list[str]:
-    """Nothing where there was none."""
-    if not report.lineage.pretraining:
-        return []
-    epochs = report.lineage.pretraining["epochs"]
-    return [
-        "## Pretraining",
-        "The embedding and the recurrent layers first learned to foretell tokens, in the training part's texts and "
-        f"{report.lineage.pretraining['unlabelled']} without labels; texts of the validation part were taken out. "
-        "Perplexity is that of the validation part's texts, whose labels were not looked at, over the whole vocabulary "
-        "and all directions.",
-        table(
-            ("epoch", "train loss (sampled)", "validation perplexity"),
-            [(record["epoch"], f"{record['train_loss']:.4f}", f"{record['perplexity']:.1f}") for record in epochs],
-        ),
-        "![Loss and perplexity by epoch](language.png)",
-    ]
-
-
-def pair_sections(scores: Sequence[PairScore]) -> list[str]:
-    """Nothing where there are no pairs."""
-    if not scores:
-        return []
-    total = sum(score.right for score in scores), sum(score.pairs for score in scores)
-    return [
-        "## Minimal pairs",
-        "Two short texts that differ in little but in their class; none of them was seen in training.",
-        table(
-            ("pairs", "both right", "of"),
-            [(f"`{score.name}`", score.right, score.pairs) for score in scores] + [("all", *total)],
-        ),
-    ]
-
-
-def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """In Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def making(settings: TrainingSettings, seconds: float) -> dict[str, Any]:

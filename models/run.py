@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import Batch
-from models.options import TrainingSettings
 from models.processes import Processes
+from models.settings import TrainingSettings
 
 Record = dict[str, float]
 """What an epoch came to: its number from 1, `train_loss` and figures of the stage's own."""

@@ -8,10 +8,10 @@ from models.artifact import Weights
 from models.config import ModelConfig
 from models.corpus import Corpus
 from models.network import SequenceClassifier
-from models.options import TrainingSettings
 from models.pretraining import Pretraining
 from models.processes import ALONE, Processes
 from models.run import Outcome, Run
+from models.settings import TrainingSettings
 from models.teachers import Scores
 from models.tuning import Tuning
 

@@ -22,8 +22,10 @@ from models.corpus import Corpus, file_digest, read_corpus
 from models.encoder import Encoder, Lineage, read_encoder
 from models.extras import needs
 from models.formats import DataError
-from models.options import TRAIN, SettingsError, TrainingSettings, public, training_settings
+from models.held_out import read_held_out
+from models.options import TRAIN, training_settings
 from models.pairs import read_pairs
+from models.settings import SettingsError, TrainingSettings, public
 from models.tokenizer import PAD_ID
 from models.values import written
 
@@ -100,6 +102,7 @@ def train(settings: TrainingSettings, console: Console, stop: Stop, processes: P
     with joined(processes, device):
         corpus = read_corpus(settings, encoder.tokenizer if encoder else None)
         pairs = read_pairs(settings.pairs, corpus.labels)
+        held_out = read_held_out(settings, corpus)
         config = make_config(settings, corpus, encoder)
         taught = learn_from(settings.distil, corpus, device, console) if settings.distil else None
         begun = encoder.weights if encoder else None
@@ -118,12 +121,12 @@ def train(settings: TrainingSettings, console: Console, stop: Stop, processes: P
         for option in FILES
         for path, digest in zip(getattr(settings, option), files[option], strict=True)
     ]
-    write_version(settings, config, corpus, pairs, stages.classes(done), lineage, named)
+    write_version(settings, config, corpus, pairs, held_out, stages.classes(done), lineage, named)
     console.print(written(settings.out), markup=False, highlight=False, soft_wrap=True)
     remove_checkpoint(folder)
 
 
-FILES = ("data", "also", "pretrain")
+FILES = ("data", "also", "pretrain", "test")
 """Options that name files of texts."""
 
 
@@ -145,7 +148,7 @@ def identify(settings: TrainingSettings, files: dict[str, list[str]]) -> dict[st
     versions = {
         option: [file_digest(folder / SUMS, f"--{option}") for folder in given] for option, given in folders.items()
     }
-    identity = public(settings) | versions | files
+    identity = public(settings) | versions | {option: digests for option, digests in files.items() if option != "test"}
     del identity["weights"]  # says how they are written once they are trained
     return identity
 

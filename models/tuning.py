@@ -14,10 +14,10 @@ from models.batches import Batch, predict_sequences, training_batches
 from models.corpus import Corpus
 from models.metrics import measure
 from models.network import SequenceClassifier
-from models.options import TrainingSettings
 from models.processes import ALONE, Processes
 from models.run import DivergedError, Outcome, Record, Run
 from models.scores import scores
+from models.settings import TrainingSettings
 from models.teachers import Scores
 
 

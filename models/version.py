@@ -1,23 +1,28 @@
 """The version that a training run ends with: the best run's weights, judged as they are stored."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from models.artifact import Artifact, write_artifact
+from models.artifact import CARD, Artifact, write_artifact
 from models.batches import predict_classes, predict_sequences
 from models.calibration import calibrate
+from models.card import model_card
 from models.config import ModelConfig
 from models.corpus import Corpus
-from models.encoder import Lineage
+from models.encoder import METRICS, Lineage
 from models.golden import golden_cases
+from models.held_out import HeldOut, score_held_out
 from models.metrics import measure
 from models.network import SequenceClassifier
-from models.options import SettingsError, TrainingSettings
 from models.pairs import Pairs, score_pairs
-from models.report import Report, report_files
+from models.plots import confusion, curves, language_curves, png, reliability
+from models.report import Report, metrics_json
 from models.run import Outcome
 from models.scores import scores
+from models.settings import SettingsError, TrainingSettings
 from models.tuning import judgement
 
 
@@ -26,6 +31,7 @@ def write_version(
     config: ModelConfig,
     corpus: Corpus,
     pairs: Sequence[Pairs],
+    held_out: Sequence[HeldOut],
     runs: Sequence[Outcome],
     lineage: Lineage,
     files: Sequence[tuple[str, str]],
@@ -49,12 +55,14 @@ def write_version(
     calibration = calibrate(logits, targets, config, settings.seed)
     config = config.model_copy(update={"temperature": calibration.temperature})
     classes = len(corpus.labels)
+    predict = functools.partial(predict_scores, network, config)
     report = Report(
         settings=settings,
         config=config,
         metrics=measure(targets, scores(logits, config)),
         calibration=calibration,
         pairs=[score_pairs(each, corpus.tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs],
+        elsewhere=[score_held_out(each, corpus, predict) for each in held_out],
         runs=runs,
         kept=kept,
         lineage=lineage,
@@ -64,3 +72,25 @@ def write_version(
     )
     artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
     write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)
+
+
+def predict_scores(
+    network: SequenceClassifier, config: ModelConfig, sequences: Sequence[Sequence[int]]
+) -> npt.NDArray[np.float64]:
+    """``[sequences, classes]`` of token ids, cut at the model's length."""
+    return scores(predict_sequences(network, [tokens[: config.max_length] for tokens in sequences]), config)
+
+
+def report_files(report: Report) -> dict[str, bytes]:
+    """Name and content of what lies beside the weights."""
+    files = {
+        CARD: model_card(report).encode(),
+        METRICS: metrics_json(report).encode(),
+        "confusion.png": png(confusion(report.metrics, report.config.labels)),
+        "reliability.png": png(reliability(report.calibration)),
+    }
+    if report.kept.history:
+        files["curves.png"] = png(curves(report.kept.history, report.kept.best_epoch))
+    if report.lineage.pretraining:
+        files["language.png"] = png(language_curves(report.lineage.pretraining["epochs"]))
+    return files

@@ -150,7 +150,7 @@ def test_an_interrupted_training_is_gone_on_with_by_its_name(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write(tmp_path / "reviews.csv", reviews(80))
-    monkeypatch.setattr("models.train.write_artifact", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("models.version.write_artifact", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     sizes = ["--embedding-dim=8", "--hidden-size=8", "--epochs=1", "--device=cpu"]
     code, _, errors = told(capsys, "train", "--data", str(data), "--out", str(tmp_path / "1"), *sizes)
     assert code == 130

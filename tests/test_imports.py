@@ -210,6 +210,7 @@ WITHOUT_TORCH = {
             "options",
             "pairs",
             "scores",
+            "settings",
             "state_dict",
             "tokenizer",
             "values",

@@ -206,7 +206,7 @@ def test_interrupted_before_training_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
 ) -> None:
-    def interrupted(settings: Any) -> Any:
+    def interrupted(*_: Any) -> Any:
         signal.raise_signal(number)
         pytest.fail("went on")
 
@@ -221,7 +221,7 @@ def test_interrupted_while_it_writes_the_version_it_can_go_on(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_artifact", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        patch.setattr("models.version.write_artifact", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert train.main(command(data, tmp_path / "1")) == 130
     assert capsys.readouterr().err.endswith("--resume\n")
     assert train.main([*command(data, tmp_path / "1"), "--resume"]) == 0

@@ -14,7 +14,8 @@ from models.artifact import read_artifact
 from models.checkpoint import CHECKPOINT, working_folder
 from models.device import DeviceError, choose_device, choose_precision
 from models.extras import needs
-from models.options import TrainingSettings, training_settings
+from models.options import training_settings
+from models.settings import TrainingSettings
 from models.tuning import Tuning
 from models.values import version_folder, written
 from tests.reviews import reviews, write
@@ -186,7 +187,7 @@ def test_a_version_that_cannot_be_written_leaves_the_run_to_be_resumed(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_artifact", full)
+        patch.setattr("models.version.write_artifact", full)
         assert train.main(command(data, tmp_path / "1", f"--weights {weights}")) == 2
     assert "No space left" in capsys.readouterr().err.splitlines()[-1]
     assert train.main(command(data, tmp_path / "1", f"--weights {weights} --resume")) == 0
