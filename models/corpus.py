@@ -1,7 +1,6 @@
 """Labelled rows as a network reads them: token ids, true classes, and the split for training. No torch."""
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from models.data import Row, class_indices, class_names, read_rows, read_texts, spaceless, split_rows
+from models.encoder import Encoder
 from models.formats import DataError
 from models.metrics import Integers
-from models.settings import TrainingSettings
+from models.options import VOCAB_SIZE
+from models.settings import SettingsError, TrainingSettings
 from models.tokenizer import Tokenizer
 
 
@@ -35,10 +36,10 @@ class Corpus(NamedTuple):
     """Those of both parts."""
 
 
-def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) -> Corpus:
-    """Reads, splits, learns the vocabulary without the validation part where none is given, and encodes.
+def read_corpus(settings: TrainingSettings, encoder: Encoder | None = None) -> Corpus:
+    """Reads, splits, learns the vocabulary without the validation part, or takes the encoder's, and encodes.
 
-    Raises DataError.
+    Raises DataError, and SettingsError where the encoder's vocabulary cannot be made smaller.
     """
     rows = read_rows(settings.data, settings.text_column, settings.label_column, settings.label_map)
     labels = choose_labels(settings, rows)
@@ -50,9 +51,7 @@ def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) 
     rows += also
     targets = np.array(class_indices(rows, labels))
     texts = [text for text in read_texts(settings.pretrain, settings.text_column) if spaceless(text) not in held]
-    if tokenizer is None:
-        known = itertools.chain((rows[index].text for index in parts[0]), texts)
-        tokenizer = Tokenizer.train(known, settings.vocab_size, settings.min_count)
+    tokenizer = choose_tokenizer(settings, encoder, [*(rows[index].text for index in parts[0]), *texts])
     sequences = [np.array(tokens[: settings.max_length]) for tokens in encode_rows(tokenizer, rows)]
     training, validation = (Part([sequences[index] for index in part], targets[part]) for part in parts)
     for index, label in enumerate(labels):
@@ -68,6 +67,18 @@ def read_corpus(settings: TrainingSettings, tokenizer: Tokenizer | None = None) 
         )
     texts = [*(rows[index].text for index in parts[0]), *(text for text, _ in encoded)]
     return Corpus(labels, tokenizer, training, validation, unlabelled, texts, [row.text for row in rows])
+
+
+def choose_tokenizer(settings: TrainingSettings, encoder: Encoder | None, texts: Sequence[str]) -> Tokenizer:
+    """Raises SettingsError."""
+    if encoder is None:
+        return Tokenizer.train(texts, settings.vocab_size or VOCAB_SIZE, settings.min_count)
+    if settings.vocab_size is None or settings.vocab_size >= encoder.tokenizer.vocab_size:
+        return encoder.tokenizer
+    try:
+        return encoder.tokenizer.trimmed(texts, settings.vocab_size, encoder.config.pad_id)
+    except ValueError as error:
+        raise SettingsError(f"--vocab-size {settings.vocab_size}: the vocabulary of --encoder {error}") from None
 
 
 def choose_labels(settings: TrainingSettings, rows: Sequence[Row]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from models.artifact import ArtifactError, Weights, read_artifact
 from models.config import ModelConfig
@@ -32,6 +32,18 @@ class Encoder(NamedTuple):
     def sizes(self) -> dict[str, Any]:
         """Settings of a training run that it decides."""
         return {name: value for name, value in self.config if name in OF_ENCODER}
+
+    def reading(self, tokenizer: Tokenizer) -> Self:
+        """With the rows of `tokenizer`, whose tokens are among its own."""
+        if tokenizer is self.tokenizer:
+            return self
+        old, new = self.tokenizer.tokens(), tokenizer.tokens()
+        ids = {token: number for number, token in enumerate(old)}
+        rows = self.weights["embedding.weight"][[ids[token] for token in new]]
+        config = self.config.model_copy(
+            update={"vocab_size": len(new), "pad_id": new.index(old[self.config.pad_id])},
+        )
+        return self._replace(config=config, tokenizer=tokenizer, weights={**self.weights, "embedding.weight": rows})
 
 
 def read_encoder(folder: Path, settings: TrainingSettings) -> Encoder:

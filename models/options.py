@@ -14,6 +14,9 @@ from models.values import label_map, names, number, split_size, store_folder, ve
 
 TRAIN = "python -m models.train"
 
+VOCAB_SIZE = 20000
+"""Tokens that are learned where no other number is given."""
+
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -77,8 +80,8 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
         "--encoder",
         type=Path,
         metavar="FOLDER",
-        help="version whose tokenizer, embedding and recurrent layers are gone on with; it decides all sizes but those "
-        "of --pooling and --max-length",
+        help="version whose tokenizer, embedding and recurrent layers are gone on with; it decides all sizes but "
+        "those of --pooling, --max-length and --vocab-size",
     )
     add("--cell", choices=get_args(Cell), default="lstm", help="recurrent cell")
     add("--embedding-dim", type=positive, default=100, metavar="N", help="size of a token's vector")
@@ -88,7 +91,12 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--proj-size", type=number(int, 0), default=0, metavar="N", help="size of the projected state (lstm); 0: none")
     add("--bias", action=argparse.BooleanOptionalAction, default=True, help="whether the layers have biases")
     add("--pooling", type=names, default=("max", "mean"), metavar="A,B", help="of " + ", ".join(get_args(Pooling)))
-    add("--vocab-size", type=number(int, 2), default=20000, metavar="N", help="most tokens, pad and unknown included")
+    add(
+        "--vocab-size",
+        type=number(int, 2),
+        metavar="N",
+        help=f"most tokens, pad and unknown included; default: {VOCAB_SIZE}, and of --encoder all",
+    )
     add("--min-count", type=positive, default=2, metavar="N", help="least occurrences of a token")
     add("--max-length", type=positive, default=4096, metavar="N", help="most tokens of a text that the model reads")
 

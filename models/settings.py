@@ -14,7 +14,6 @@ OF_ENCODER = (
     "bidirectional",
     "proj_size",
     "bias",
-    "vocab_size",
     "min_count",
 )
 """Settings that `--encoder` decides."""
@@ -52,7 +51,7 @@ class TrainingSettings(argparse.Namespace):
     pooling: tuple[Pooling, ...]
     dropout: float
     word_dropout: float
-    vocab_size: int
+    vocab_size: int | None
     min_count: int
     max_length: int
     pretrain_epochs: int

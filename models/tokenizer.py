@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
+import numpy as np
 from pydantic_core import from_json
 from tokenizers import Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
@@ -61,6 +62,27 @@ class Tokenizer:
         fresh.normalizer, fresh.pre_tokenizer = pipeline.normalizer, pipeline.pre_tokenizer
         return cls(fresh)
 
+    def trimmed(self, texts: Sequence[str], vocab_size: int, pad_id: int) -> Self:
+        """With `vocab_size` of its tokens: pad, unknown, what `texts` have most often, and then those of lowest id.
+
+        They keep their order. Raises ValueError where it cannot do with fewer; its message is about the vocabulary.
+        """
+        document = json.loads(self.to_json())
+        model = document["model"]
+        if model["type"] != "WordLevel":
+            raise ValueError(f"is of type {model['type']} and has parts of others: leave the option out")
+        tokens = self.tokens()
+        if self.unknown_id is None or pad_id >= len(tokens):
+            raise ValueError("has no unknown token, or none for the pad: leave the option out")
+        counts = np.zeros(len(tokens), int)
+        for ids in self.encode(texts):
+            np.add.at(counts, ids, 1)
+        counts[[pad_id, self.unknown_id]] = np.iinfo(int).max
+        there = np.flatnonzero([bool(token) for token in tokens])
+        kept = np.sort(there[np.argsort(-counts[there], kind="stable")][:vocab_size])
+        model["vocab"] = {tokens[old]: new for new, old in enumerate(kept.tolist())}
+        return self.from_json(json.dumps(document, ensure_ascii=False))
+
     @classmethod
     def from_json(cls, document: str) -> Self:
         """Raises ValueError when the document is not a tokenizer, or not one that is safe to use."""
@@ -79,6 +101,10 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the highest token id."""
         return 1 + max(self._tokenizer.get_vocab().values(), default=-1)
+
+    def tokens(self) -> list[str]:
+        """By their ids; an id of which there is no token has an empty one."""
+        return [self._tokenizer.id_to_token(number) or "" for number in range(self.vocab_size)]
 
     @property
     def unknown_id(self) -> int | None:

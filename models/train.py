@@ -100,7 +100,8 @@ def train(settings: TrainingSettings, console: Console, stop: Stop, processes: P
     folder = working_folder(settings.out)
     saved = load_checkpoint(folder, identity) if settings.resume else None
     with joined(processes, device):
-        corpus = read_corpus(settings, encoder.tokenizer if encoder else None)
+        corpus = read_corpus(settings, encoder)
+        encoder = encoder and encoder.reading(corpus.tokenizer)
         pairs = read_pairs(settings.pairs, corpus.labels)
         held_out = read_held_out(settings, corpus)
         config = make_config(settings, corpus, encoder)
@@ -158,7 +159,7 @@ def make_config(settings: TrainingSettings, corpus: Corpus, encoder: Encoder | N
     values = {name: value for name, value in vars(settings).items() if name in ModelConfig.model_fields}
     values |= {"vocab_size": corpus.tokenizer.vocab_size, "labels": corpus.labels, "pad_id": PAD_ID}
     if encoder:
-        values |= {**encoder.sizes, "pad_id": encoder.config.pad_id}
+        values |= {**encoder.sizes, "vocab_size": encoder.config.vocab_size, "pad_id": encoder.config.pad_id}
     try:
         return ModelConfig(**values)
     except ValidationError as error:

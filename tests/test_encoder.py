@@ -82,6 +82,28 @@ def test_a_version_goes_on_to_other_classes(tmp_path: Path, data: Path) -> None:
     assert not np.array_equal(learned["rnn.weight_hh_l1"], weights["rnn.weight_hh_l1"])
 
 
+def test_a_version_goes_on_with_fewer_tokens(tmp_path: Path, data: Path) -> None:
+    """Those that its new texts have keep what they mean."""
+    encoder = made(data, tmp_path / "toy" / "1", SIZES)
+    old, weights, tokenizer, _ = read_artifact(encoder)
+    few = write(
+        tmp_path / "few.csv",
+        [(" ".join(["lovely , sisters"] * n), "positive") for n in range(1, 6)]
+        + [(" ".join(["awful , story"] * n), "negative") for n in range(1, 6)],
+    )
+    options = f"--encoder {encoder} --vocab-size 7 --validation 2 --epochs 0"
+    config, begun, known, _ = read_artifact(made(few, tmp_path / "toy" / "2", options))
+    assert tokenizer is not None
+    assert known is not None
+    assert set(known.tokens()) == {"<pad>", "<unk>", "lovely", ",", "sisters", "awful", "story"}
+    assert (config.vocab_size, config.pad_id) == (7, 0)
+    ids = [tokenizer.tokens().index(token) for token in known.tokens()]
+    assert np.array_equal(begun["embedding.weight"], weights["embedding.weight"][ids])
+    assert np.array_equal(begun["rnn.weight_hh_l0"], weights["rnn.weight_hh_l0"])
+    same = read_artifact(made(few, tmp_path / "toy" / "3", options.replace("7", "9999"))).config
+    assert same.vocab_size == old.vocab_size
+
+
 def test_what_came_before_is_not_made_up(tmp_path: Path, data: Path) -> None:
     write_tiny(tmp_path / "old" / "1")
     (tmp_path / "old" / "1" / "metrics.json").write_text('{"made_by": 3}')
@@ -113,6 +135,8 @@ def test_what_cannot_be_gone_on_with(tmp_path: Path, data: Path, capsys: pytest.
     assert train.main(command(data, tmp_path / "1", f"--encoder {bytes_only}")) == 2
     assert "no unknown token to show for others: give --word-dropout 0" in capsys.readouterr().err.splitlines()[-1]
     assert train.main(command(data, tmp_path / "2", f"--encoder {bytes_only} --word-dropout 0")) == 0
+    assert train.main(command(data, tmp_path / "1", f"--encoder {bytes_only} --word-dropout 0 --vocab-size 9")) == 2
+    assert "--vocab-size 9: the vocabulary of --encoder is of type BPE" in capsys.readouterr().err.splitlines()[-1]
     assert not working_folder(tmp_path / "1").exists()
 
 

@@ -158,3 +158,30 @@ def test_the_vocabulary_size_counts_gaps_and_added_tokens() -> None:
 def test_what_is_no_tokenizer_is_refused(document: str) -> None:
     with pytest.raises(ValueError, match="not a Hugging Face tokenizer"):
         Tokenizer.from_json(document)
+
+
+def test_a_smaller_vocabulary_has_what_texts_have_most_often() -> None:
+    """All else is as before: a token that is no longer there is unknown."""
+    whole = trained(["a b c d e f g h"] * 2 + ["a b c d"] * 2, 20, 1)
+    known = whole.tokens()
+    assert known[:2] == ["<pad>", "<unk>"]
+    small = whole.trimmed(["g h h <pad>", "zebra", "c"], 6, 0)
+    kept = small.tokens()
+    assert kept == [token for token in known if token in {"<pad>", "<unk>", "g", "h", "c", known[2]}]
+    text = "A b, c d e f g h zebra <pad>"
+    expected = [kept.index(known[old]) if known[old] in kept else 1 for old in whole.encode([text])[0]]
+    assert small.encode([text]) == [expected]
+    assert small.unknown_id == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "pad", "reason"),
+    [
+        ({"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "a"}, 0, "is of type BPE"),
+        ({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "b"}, 0, "has no unknown token"),
+        ({"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "b"}, 2, "none for the pad"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_smaller(model: dict[str, object], pad: int, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Tokenizer.from_json(json.dumps({"model": model})).trimmed([], 1, pad)
