@@ -2,27 +2,29 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from models.held_out import HeldOutScore
 from models.pairs import PairScore
 from models.report import Report
-from models.settings import public
+from models.settings import OF_TORCHRUN, TrainingSettings, public
 
 
 def model_card(report: Report) -> str:
-    settings, config, metrics = report.settings, report.config, report.metrics
+    settings, config = report.settings, report.config
     directions = "bidirectional " if config.bidirectional else ""
     cells = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN (tanh)", "rnn_relu": "RNN (ReLU)"}
     sections = [
         f"# {settings.out.parent.name}, version {settings.out.name}",
-        f"A text classifier of {len(config.labels)} classes ({', '.join(config.labels)}): word-level tokens, an "
-        f"embedding, {config.num_layers} {directions}{cells[config.cell]} layer{'s' * (config.num_layers > 1)}, "
-        f"{' and '.join(config.pooling)} pooling and a linear layer. Made by `python -m models.train` of lstm-serve.",
+        f"A text classifier of {len(config.labels)} classes ({', '.join(config.labels)}): an embedding of "
+        f"{config.vocab_size} tokens, {config.num_layers} {directions}{cells[config.cell]} "
+        f"layer{'s' * (config.num_layers > 1)}, {' and '.join(config.pooling)} pooling and a linear layer. Made by "
+        "`python -m models.train` of lstm-serve.",
         "## Data",
         settings.data_name or "",
-        table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in report.files]),
+        table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in report.made_by[-1].files]),
         table(
             ("rows", *config.labels, "all"),
             [
@@ -31,10 +33,48 @@ def model_card(report: Report) -> str:
             ],
         ),
         f"The split is drawn with seed {settings.seed} (`--validation {settings.validation:g}`); texts that differ at "
-        "most in white space fall on one side. The vocabulary is learned without the validation part.",
+        "most in white space fall on one side. "
+        + (
+            "The tokens are those of the encoder."
+            if settings.encoder
+            else "The tokens are learned without the validation part."
+        ),
+        *(metric_sections(report) if report.kept.history else ()),
+        *held_out_sections(report.elsewhere),
+        *pair_sections(report.pairs),
+        *pretraining_sections(report),
+        *training_sections(report),
+        "## Configuration",
+        table(
+            ("setting", "value"),
+            [
+                (f"`{name}`", f"`{json.dumps(value, ensure_ascii=False)}`")
+                for name, value in sorted((shown(settings) | config.model_dump(mode="json")).items())
+            ],
+        ),
+        "## Files",
+        "`config.json`, `model.safetensors`, `tokenizer.json` and `golden.json` are the version, `SHA256SUMS` their "
+        "digests; this card, `metrics.json` and the plots are not covered by them.",
+        "## Limits",
+        "Texts unlike the training data get scores all the same. What the tokenizer does not know is one unknown "
+        f"token. At most {config.max_length} tokens are read; windows of at most {settings.crop} "
+        "tokens were seen in training. Scores are calibrated for texts like those of the validation part.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def shown(settings: TrainingSettings) -> dict[str, Any]:
+    left_out = {*OF_TORCHRUN, *(("min_count",) if settings.encoder else ())}
+    return {name: value for name, value in public(settings).items() if name not in left_out}
+
+
+def metric_sections(report: Report) -> list[str]:
+    config, metrics = report.config, report.metrics
+    chose = "the epoch (early stopping)" if len(report.runs) == 1 else "the epoch (early stopping) and the seed"
+    return [
         "## Metrics",
-        "On the validation part, with the weights as stored. The same part chose the epoch (early stopping), so "
-        "expect a little less on new data.",
+        f"On the validation part, with the weights as stored. The same part chose {chose}, so expect a little less on "
+        "new data.",
         table(
             ("accuracy", "macro F1", "log loss", "expected calibration error (15 bins)"),
             [tuple(f"{value:.4f}" for value in metrics[1:5])],
@@ -54,27 +94,7 @@ def model_card(report: Report) -> str:
         f"calibration error (15 bins) is {report.calibration.after:.4f}; without a temperature it is "
         f"{report.calibration.before:.4f}.",
         "![How often scores are right](reliability.png)",
-        *held_out_sections(report.elsewhere),
-        *pair_sections(report.pairs),
-        *pretraining_sections(report),
-        *training_sections(report),
-        "## Configuration",
-        table(
-            ("setting", "value"),
-            [
-                (f"`{name}`", f"`{json.dumps(value, ensure_ascii=False)}`")
-                for name, value in sorted((public(settings) | config.model_dump(mode="json")).items())
-            ],
-        ),
-        "## Files",
-        "`config.json`, `model.safetensors`, `tokenizer.json` and `golden.json` are the version, `SHA256SUMS` their "
-        "digests; this card, `metrics.json` and the plots are not covered by them.",
-        "## Limits",
-        f"Texts unlike the training data get scores all the same. Words beyond the {config.vocab_size - 2} known ones "
-        f"are one unknown token. At most {config.max_length} tokens are read; windows of at most {settings.crop} "
-        "tokens were seen in training. Scores are calibrated for texts like those of the validation part.",
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def run_sections(report: Report) -> list[str]:
@@ -99,41 +119,42 @@ def run_sections(report: Report) -> list[str]:
 
 
 def training_sections(report: Report) -> list[str]:
-    settings, kept = report.settings, report.kept
+    kept = report.kept
     epochs = (
-        f"Best epoch {kept.best_epoch} of {len(kept.history)} (`curves.png`)."
+        f"Best epoch {kept.best_epoch} of {len(kept.history)} (`curves.png`). "
         if kept.history
-        else "The classes were not learned: this version is for `--encoder`."
+        else "The classes were not learned: this version is for `--encoder`. "
     )
+    unknown = report.settings.encoder and len(report.made_by) == 1
     same = (
-        "On the same machine and versions the same commands give the same weights, byte for byte:"
-        if settings.device == "cpu"
-        else "Weights made again differ by the rounding of the GPU's sums:"
+        "On a CPU of the same kind and with the same versions the same commands give the same weights, byte for byte; "
+        "on a GPU they differ by the rounding of sums."
     )
     made = [
-        f"{run['seconds']:.0f} seconds on {run['hardware']}:\n\n```\n{run['command']}\n```"
-        for run in report.lineage.made_by
+        f"{making.seconds:.0f} seconds on {making.hardware}:\n\n```\n{making.command}\n```" for making in report.made_by
     ]
-    return ["## Training", f"{epochs} {same}", *made]
+    return ["## Training", f"{epochs}{'How its encoder was made is not known. ' if unknown else ''}{same}", *made]
 
 
 def pretraining_sections(report: Report) -> list[str]:
     """Nothing where there was none."""
-    if not report.lineage.pretraining:
+    if not report.languages:
         return []
-    epochs = report.lineage.pretraining["epochs"]
-    return [
-        "## Pretraining",
-        "The embedding and the recurrent layers first learned to foretell tokens, in the training part's texts and "
-        f"{report.lineage.pretraining['unlabelled']} without labels; texts of the validation part were taken out. "
-        "Perplexity is that of the validation part's texts, whose labels were not looked at, over the whole vocabulary "
-        "and all directions.",
-        table(
-            ("epoch", "train loss (sampled)", "validation perplexity"),
-            [(record["epoch"], f"{record['train_loss']:.4f}", f"{record['perplexity']:.1f}") for record in epochs],
-        ),
-        "![Loss and perplexity by epoch](language.png)",
-    ]
+    own = report.made_by[-1].language
+    sections = ["## Pretraining"]
+    for language in report.languages:
+        whose = "" if language is own else " of the run that made the encoder (see Training), whose split that was"
+        sections += [
+            "The embedding and the recurrent layers first learned to foretell tokens, in the training part's texts and "
+            f"{language.unlabelled} without labels{whose}; texts of the validation part were taken out. Perplexity is "
+            "that of the validation part's texts, whose labels were not looked at, over the whole vocabulary and all "
+            "directions.",
+            table(
+                ("epoch", "train loss (sampled)", "validation perplexity"),
+                [(each.epoch, f"{each.train_loss:.4f}", f"{each.perplexity:.1f}") for each in language.epochs],
+            ),
+        ]
+    return [*sections, "![Loss and perplexity by epoch](language.png)"]
 
 
 def held_out_sections(found: Sequence[HeldOutScore]) -> list[str]:
@@ -142,8 +163,8 @@ def held_out_sections(found: Sequence[HeldOutScore]) -> list[str]:
         return []
     return [
         "## Elsewhere",
-        "On texts that nothing was learned from and by which nothing was chosen; rows whose text is in the data above "
-        "are left out.",
+        "On texts that this run has not learned from and by which nothing was chosen; rows whose text is in its other "
+        "files are left out.",
         table(
             ("file", "rows", "left out", "accuracy", "macro F1", "log loss", "expected calibration error (15 bins)"),
             [

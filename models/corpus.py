@@ -32,8 +32,8 @@ class Corpus(NamedTuple):
     """Of the texts without labels that have tokens, none of which is in the validation part."""
     texts: list[str]
     """Those of the training part, then those without labels."""
-    labelled: list[str]
-    """Those of both parts."""
+    held: list[str]
+    """Those of the validation part."""
 
 
 def read_corpus(settings: TrainingSettings, encoder: Encoder | None = None) -> Corpus:
@@ -61,12 +61,12 @@ def read_corpus(settings: TrainingSettings, encoder: Encoder | None = None) -> C
             )
     encoded = [(text, tokens) for text, tokens in zip(texts, tokenizer.encode(texts), strict=True) if tokens]
     unlabelled = [np.array(tokens[: settings.max_length]) for _, tokens in encoded]
-    if settings.pretrain and sum(map(len, unlabelled)) < settings.pretrain_window:
+    if settings.learns_language and sum(map(len, unlabelled)) < settings.pretrain_window:
         raise DataError(
             settings.pretrain[0], "has fewer tokens than --pretrain-window: give more texts, or a shorter window"
         )
     texts = [*(rows[index].text for index in parts[0]), *(text for text, _ in encoded)]
-    return Corpus(labels, tokenizer, training, validation, unlabelled, texts, [row.text for row in rows])
+    return Corpus(labels, tokenizer, training, validation, unlabelled, texts, [rows[index].text for index in parts[1]])
 
 
 def choose_tokenizer(settings: TrainingSettings, encoder: Encoder | None, texts: Sequence[str]) -> Tokenizer:

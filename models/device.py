@@ -9,9 +9,17 @@ class DeviceError(ValueError):
     """A device that is not there."""
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``; float32 products are whole there, not TF32. Raises DeviceError."""
+def choose_device(name: str, processes: int = 1) -> torch.device:
+    """The device for ``auto``, ``cpu`` or ``cuda``; float32 products are whole there, not TF32.
+
+    Raises DeviceError, also where fewer GPUs are there than `processes` on this machine.
+    """
     available = torch.cuda.is_available()
+    if available and name != "cpu" and processes > torch.cuda.device_count():
+        raise DeviceError(
+            f"--nproc-per-node {processes}: there are {torch.cuda.device_count()} GPUs, and each process takes one; "
+            "start fewer, or give --device cpu"
+        )
     if name == "cuda" and not available:
         raise DeviceError("--device cuda: torch sees no GPU; use --device cpu, or install torch for CUDA")
     torch.backends.cudnn.allow_tf32 = False  # of the recurrent layers; torch has it off for other products

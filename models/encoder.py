@@ -1,24 +1,13 @@
 """What a network begins with instead of chance: the tokenizer, the embedding and the recurrent layers of a version."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from models.artifact import ArtifactError, Weights, read_artifact
 from models.config import ModelConfig
+from models.lineage import Making, read_lineage
 from models.settings import OF_ENCODER, TrainingSettings
 from models.tokenizer import Tokenizer
-
-METRICS = "metrics.json"
-
-
-class Lineage(NamedTuple):
-    """What came before a training run, as it stands in ``metrics.json``; empty where nothing did, or nobody knows."""
-
-    made_by: list[dict[str, Any]]
-    """``command``, ``seconds`` and ``hardware`` of each run, the first one first."""
-    pretraining: dict[str, Any] | None
-    """``unlabelled`` texts and ``epochs``; None without."""
 
 
 class Encoder(NamedTuple):
@@ -26,7 +15,7 @@ class Encoder(NamedTuple):
     tokenizer: Tokenizer
     weights: Weights
     """Of the embedding and the recurrent layers."""
-    lineage: Lineage
+    made_by: list[Making]
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -55,12 +44,3 @@ def read_encoder(folder: Path, settings: TrainingSettings) -> Encoder:
         raise ArtifactError(folder, "its tokenizer has no unknown token to show for others: give --word-dropout 0")
     inner = {name: array for name, array in weights.items() if not name.startswith("linear.")}
     return Encoder(config, tokenizer, inner, read_lineage(folder))
-
-
-def read_lineage(folder: Path) -> Lineage:
-    """Of a version that training has made; of others it is empty."""
-    try:
-        metrics = json.loads((folder / METRICS).read_bytes())
-        return Lineage(metrics["made_by"], metrics["pretraining"])
-    except (OSError, ValueError, KeyError, TypeError):  # the file is not covered by the version's digests
-        return Lineage([], None)

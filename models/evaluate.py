@@ -53,7 +53,7 @@ def evaluate(options: argparse.Namespace) -> None:
     targets = np.array(class_indices(rows, config.labels))
     encoded = encode_rows(tokenizer, rows)
     sequences = [tokens[: config.max_length] for tokens in encoded]
-    pairs = read_pairs(options.pairs, config.labels)
+    pairs = read_pairs(options.pairs, config.labels, tokenizer)
     network = SequenceClassifier.from_weights(config, weights).to(device)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -69,7 +69,7 @@ def evaluate(options: argparse.Namespace) -> None:
         columns = zip(rows, labels, predicted, lengths, dropped, logits.tolist(), strict=True)
         write_durably(options.predictions, "".join(itertools.starmap(prediction_line, columns)).encode())
     metrics = measure(targets, predicted_scores)
-    pair_scores = [score_pairs(each, tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs]
+    pair_scores = [score_pairs(each, lambda texts: predict_classes(network, texts)) for each in pairs]
     if options.json:
         document = metrics.to_json(config.labels) | {"labels": list(config.labels), "truncated": truncated}
         document |= {"pairs": [score._asdict() for score in pair_scores]} if pair_scores else {}

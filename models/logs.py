@@ -12,7 +12,9 @@ class TrainingLogs:
 
     def __init__(self, folder: Path, run: Run) -> None:
         self._run = run
-        self._writer = SummaryWriter(folder / f"{run.name}-{run.settings.seed}", purge_step=run.steps + 1)
+        out = run.settings.out
+        stage = folder / f"{out.parent.name}-{out.name}" / f"{run.name}-{run.settings.seed}"
+        self._writer = SummaryWriter(stage, purge_step=run.steps + 1)
 
     def close(self) -> None:
         self._writer.close()

@@ -9,7 +9,7 @@ from typing import get_args
 
 from models.config import Cell, Pooling
 from models.parser import Parser
-from models.settings import OF_ENCODER, TrainingSettings, public
+from models.settings import OF_ENCODER, OF_TORCHRUN, TrainingSettings, public
 from models.values import label_map, names, number, split_size, store_folder, version_folder
 
 TRAIN = "python -m models.train"
@@ -162,21 +162,24 @@ def training_settings(argv: Sequence[str] | None = None, prog: str = TRAIN) -> T
     add("--checkpoint-seconds", type=number(float, 0), default=60.0, metavar="X", help="between two checkpoints")
     add("--tensorboard", type=Path, metavar="FOLDER", help="where TensorBoard finds losses, rates and figures")
     add("--resume", action="store_true", default=argparse.SUPPRESS, help="go on from the last checkpoint")
-    settings = parser.parse_args(argv, namespace=TrainingSettings(resume=False, processes=1))
+    settings = parser.parse_args(argv, namespace=TrainingSettings(resume=False, nnodes=1, nproc_per_node=1))
     if settings.encoder:
         parser.set_defaults(**dict.fromkeys(OF_ENCODER))
         given = vars(parser.parse_args(argv))
         for name in OF_ENCODER:
             if given[name] is not None:
                 parser.error(f"argument --{name.replace('_', '-')}: --encoder decides it; leave one of them out")
+    if not settings.epochs and settings.runs > 1:
+        parser.error(f"argument --runs: {settings.runs} without an epoch are all the same: give --epochs, or 1")
+    if not settings.epochs and not settings.learns_language and not settings.encoder:
+        parser.error("argument --epochs: 0, and nothing to begin with or to learn: give --pretrain or --encoder")
     return settings
 
 
 def command_line(settings: TrainingSettings) -> str:
     """The command that repeats a run, with data files by name and options that differ from their defaults."""
     defaults = public(training_settings(["--data", "-", "--out", "name/1"]))
-    start = ["python"] if settings.processes == 1 else ["torchrun", "--nproc-per-node", str(settings.processes)]
-    words = [*start, "-m", "models.train", *(word for path in settings.data for word in ("--data", path.name))]
+    words = [*settings.launcher, *(word for path in settings.data for word in ("--data", path.name))]
     for option in ("also", "pairs", "test", "pretrain"):
         words += [word for path in getattr(settings, option) for word in (f"--{option}", path.name)]
     if settings.encoder:
@@ -184,7 +187,7 @@ def command_line(settings: TrainingSettings) -> str:
     words += [word for path in settings.distil for word in ("--distil", store_folder(path))]
     for name, value in public(settings).items():
         option = name.replace("_", "-")
-        if value == defaults[name] or name == "processes" or (settings.encoder and name in OF_ENCODER):
+        if value == defaults[name] or name in OF_TORCHRUN or (settings.encoder and name in OF_ENCODER):
             continue
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.corpus import encode_rows
-from models.data import Row, class_indices, read_rows
+from models.data import class_indices, read_rows
 from models.metrics import Integers
 from models.tokenizer import Tokenizer
 
@@ -17,7 +17,7 @@ class Pairs(NamedTuple):
     """The pairs of one file: rows 1 and 2, 3 and 4, ..."""
 
     name: str
-    rows: list[Row]
+    sequences: list[list[int]]
     targets: list[int]
 
 
@@ -28,10 +28,10 @@ class PairScore(NamedTuple):
     pairs: int
 
 
-def read_pairs(paths: Sequence[Path], labels: Sequence[str]) -> list[Pairs]:
+def read_pairs(paths: Sequence[Path], labels: Sequence[str], tokenizer: Tokenizer) -> list[Pairs]:
     """Files with the columns text and label, in which each two rows that follow each other are a pair.
 
-    Raises DataError, also where the two have one class or a row is alone.
+    Raises DataError, also where the two have one class, a row is alone or a text has no tokens.
     """
     found = []
     for path in paths:
@@ -42,12 +42,10 @@ def read_pairs(paths: Sequence[Path], labels: Sequence[str]) -> list[Pairs]:
         for first in range(0, len(rows), 2):
             if targets[first] == targets[first + 1]:
                 raise rows[first + 1].error("has the class of the row before it: the texts of a pair differ in theirs")
-        found.append(Pairs(path.name.partition(".")[0], rows, targets))
+        found.append(Pairs(path.name.partition(".")[0], encode_rows(tokenizer, rows), targets))
     return found
 
 
-def score_pairs(pairs: Pairs, tokenizer: Tokenizer, predict: Predict) -> PairScore:
-    """Raises DataError for a text without tokens."""
-    predicted = predict(encode_rows(tokenizer, pairs.rows))
-    right = (predicted == pairs.targets).reshape(-1, 2).all(axis=1)
+def score_pairs(pairs: Pairs, predict: Predict) -> PairScore:
+    right = (predict(pairs.sequences) == pairs.targets).reshape(-1, 2).all(axis=1)
     return PairScore(pairs.name, int(right.sum()), len(right))

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from models.calibration import Calibration
+from models.lineage import LanguageEpoch
 from models.metrics import Metrics
 
 
@@ -36,18 +37,16 @@ def curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> Figure:
     return figure
 
 
-def language_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+def language_curves(history: Sequence[LanguageEpoch]) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     loss = figure.add_subplot()
-    epochs = [record["epoch"] for record in history]
+    epochs = [each.epoch for each in history]
     perplexity = loss.twinx()
     lines = [
-        *loss.plot(
-            epochs, [record["train_loss"] for record in history], "o-", color="tab:blue", label="train loss (sampled)"
-        ),
+        *loss.plot(epochs, [each.train_loss for each in history], "o-", color="tab:blue", label="train loss (sampled)"),
         *perplexity.plot(
             epochs,
-            [record["perplexity"] for record in history],
+            [each.perplexity for each in history],
             "s--",
             color="tab:green",
             label="validation perplexity",

@@ -23,7 +23,7 @@ VALIDATION_WINDOWS = 256
 class Pretraining(Run):
     """Texts follow each other in an order of each epoch's own and are cut into windows of one length."""
 
-    name = "language"
+    name, rate_option = "language", "--pretrain-learning-rate"
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Pretraining(Run):
                 on_batch(len(tokens))
         loss = float(np.mean(losses))
         if not math.isfinite(loss):
-            raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower --pretrain-learning-rate")
+            raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower {self.rate_option} or --clip")
         return {"validation_loss": loss, "perplexity": math.exp(min(loss, 700))}
 
     def outcome(self) -> Outcome:

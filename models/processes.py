@@ -14,14 +14,14 @@ Value = TypeVar("Value")
 
 
 class Processes:
-    """`size` of them, of which this is number `rank`; a single one waits for nobody.
+    """`size` of them, `local` on each machine, of which this is number `rank`; a single one waits for nobody.
 
     Gradients are added up once a step and not by torch's DistributedDataParallel, whose hooks expect one forward pass
     in each.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, local: int = 1) -> None:
+        self.rank, self.size, self.local = rank, size, local
 
     def share(self, batch: Batch) -> Batch:
         """This process's sequences of a batch; none, where there are fewer than processes."""
@@ -74,8 +74,9 @@ def _device() -> str:
 
 
 def started() -> Processes:
-    """Those that torchrun says there are (its environment variables RANK and WORLD_SIZE)."""
-    return Processes(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    """Those that torchrun says there are (its environment variables)."""
+    rank, size, local = (int(os.environ.get(name, 1)) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    return Processes(rank, size, local) if size > 1 else ALONE
 
 
 @contextlib.contextmanager
@@ -89,6 +90,6 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
-        distributed.barrier()
+        distributed.barrier()  # one that ends earlier may be aborted by gloo's threads
     finally:
         distributed.destroy_process_group()

@@ -5,23 +5,22 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from models.calibration import Calibration
 from models.config import ModelConfig
-from models.encoder import Lineage
 from models.held_out import HeldOutScore
+from models.lineage import Language, Making
 from models.metrics import Metrics
-from models.options import command_line
 from models.pairs import PairScore
 from models.run import Outcome
 from models.settings import TrainingSettings
 
 
 class Report(NamedTuple):
-    """All that is reported: `files` are names and SHA-256 digests, rows are counted by class."""
+    """All that is reported; rows are counted by class."""
 
     settings: TrainingSettings
     config: ModelConfig
@@ -33,11 +32,14 @@ class Report(NamedTuple):
     """Those that learned the classes."""
     kept: Outcome
     """One of them."""
-    lineage: Lineage
-    """This run's own commands and pretraining included."""
+    made_by: Sequence[Making]
+    """The last one is this run."""
     training_rows: Sequence[int]
     validation_rows: Sequence[int]
-    files: Sequence[tuple[str, str]]
+
+    @property
+    def languages(self) -> list[Language]:
+        return [making.language for making in self.made_by if making.language]
 
 
 def metrics_json(report: Report) -> str:
@@ -55,8 +57,7 @@ def metrics_json(report: Report) -> str:
             {"file": score.name, "known": score.known, **score.metrics.to_json(report.config.labels)}
             for score in report.elsewhere
         ],
-        "made_by": report.lineage.made_by,
-        "pretraining": report.lineage.pretraining,
+        "made_by": [making.model_dump(mode="json") for making in report.made_by],
         "runs": [{"seed": run.seed, "best_epoch": run.best_epoch, **run.best} for run in report.runs],
         "seed": report.kept.seed,
         "best_epoch": report.kept.best_epoch,
@@ -65,17 +66,16 @@ def metrics_json(report: Report) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def making(settings: TrainingSettings, seconds: float) -> dict[str, Any]:
-    """This run as one of `Lineage.made_by`."""
+def hardware(settings: TrainingSettings) -> str:
+    """What it ran on: the GPU, or the processor and its usable cores, and on how many threads of how many processes."""
     threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
-    where = f"{hardware(settings.device)}, torch {torch.__version__}, {threads}"
-    return {"command": command_line(settings), "seconds": round(seconds, 1), "hardware": where}
+    if (processes := settings.nnodes * settings.nproc_per_node) > 1:
+        threads = f"{processes} processes of {threads}"
+    device = torch.cuda.get_device_name() if settings.device == "cuda" else processor()
+    return f"{device}, torch {torch.__version__}, {threads}"
 
 
-def hardware(device: str) -> str:
-    """The processor's name and its usable cores; on a GPU, the GPU's name."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
+def processor() -> str:
     cpu = platform.processor() or platform.machine()
     with_names = Path("/proc/cpuinfo")
     if with_names.exists():

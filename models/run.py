@@ -44,6 +44,8 @@ class Run(ABC):
 
     name: ClassVar[str]
     """Of the stage."""
+    rate_option: ClassVar[str]
+    """What sets its learning rate."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class Run(ABC):
             loss.backward()  # type: ignore[no-untyped-call]
         value = self.processes.add_up(loss, self.module.parameters())
         if not math.isfinite(value):
-            raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower --learning-rate or --clip")
+            raise DivergedError(f"the loss of epoch {self.epoch + 1} is not finite: lower {self.rate_option} or --clip")
         nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0) * (self.epoch >= group.get("first", 0))

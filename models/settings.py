@@ -19,6 +19,13 @@ OF_ENCODER = (
 """Settings that `--encoder` decides."""
 
 
+FILES = ("data", "also", "pretrain", "test")
+"""Options that name files of texts."""
+
+OF_TORCHRUN = ("nnodes", "nproc_per_node")
+"""Settings that are none of our options."""
+
+
 class SettingsError(ValueError):
     """Settings that do not fit together."""
 
@@ -82,14 +89,32 @@ class TrainingSettings(argparse.Namespace):
     checkpoint_seconds: float
     resume: bool
     tensorboard: Path | None
-    processes: int
-    """As torchrun has started, not an option."""
+    nnodes: int
+    """Machines, and processes on each, as torchrun has started them: its options, not ours."""
+    nproc_per_node: int
+
+    @property
+    def learns_language(self) -> bool:
+        """Whether there is a stage before that of the classes."""
+        return bool(self.pretrain and self.pretrain_epochs)
+
+    @property
+    def begun(self) -> list[Path]:
+        """What there is to go on from, one or none."""
+        return [self.encoder] if self.encoder else []
+
+    @property
+    def launcher(self) -> list[str]:
+        """What starts the processes."""
+        if self.nnodes * self.nproc_per_node == 1:
+            return ["python", "-m", "models.train"]
+        nodes = ["--nnodes", str(self.nnodes)] if self.nnodes > 1 else []
+        return ["torchrun", *nodes, "--nproc-per-node", str(self.nproc_per_node), "-m", "models.train"]
 
 
 def public(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the outcome, as plain data."""
-    left_out = {"data", "data_name", "also", "pairs", "test", "pretrain", "encoder", "distil", "out"}
-    left_out |= {"checkpoint_seconds", "resume", "tensorboard"}
+    left_out = {*FILES, "data_name", "pairs", "encoder", "distil", "out", "checkpoint_seconds", "resume", "tensorboard"}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in sorted(vars(settings).items())

@@ -34,7 +34,7 @@ class Stages:
         self._settings, self._config, self._corpus, self._device = settings, config, corpus, device
         self._encoder = {name: torch.from_numpy(array) for name, array in (encoder or {}).items()}
         self._taught, self._processes = taught, processes
-        self._language = int(bool(settings.pretrain and settings.pretrain_epochs))
+        self._language = int(settings.learns_language)
 
     def __len__(self) -> int:
         return self._language + self._settings.runs

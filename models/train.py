@@ -19,15 +19,16 @@ from models.artifact import SUMS, ArtifactError
 from models.command import run_main
 from models.config import ModelConfig, first_error
 from models.corpus import Corpus, file_digest, read_corpus
-from models.encoder import Encoder, Lineage, read_encoder
+from models.encoder import Encoder, read_encoder
 from models.extras import needs
 from models.formats import DataError
 from models.held_out import read_held_out
-from models.options import TRAIN, training_settings
+from models.lineage import Making
+from models.options import TRAIN, command_line, training_settings
 from models.pairs import read_pairs
-from models.settings import SettingsError, TrainingSettings, public
+from models.settings import FILES, SettingsError, TrainingSettings, public
 from models.tokenizer import PAD_ID
-from models.values import written
+from models.values import store_folder, written
 
 with needs("train"):
     import torch
@@ -45,7 +46,7 @@ with needs("train"):
     from models.device import DeviceError, choose_device, choose_precision
     from models.loop import Loop, Stop
     from models.processes import Processes, joined, started
-    from models.report import making
+    from models.report import hardware
     from models.run import DivergedError
     from models.stages import Stages
     from models.teachers import Scores, teach
@@ -58,14 +59,14 @@ def main(argv: Sequence[str] | None = None, prog: str = TRAIN) -> int:
     settings: TrainingSettings | None = None
     errors = (SettingsError, DataError, ArtifactError, CheckpointError, DeviceError, DivergedError, OSError)
     processes = started()
-    if processes.size > 1:
-        prog = f"torchrun --nproc-per-node {processes.size} -m models.train"
 
     def work() -> None:
-        nonlocal settings
-        with stop_signals() as stop:
+        nonlocal settings, prog
+        with stop_signals(insist=processes.size == 1) as stop:
             settings = training_settings(words, prog)
-            settings.processes = processes.size
+            settings.nnodes, settings.nproc_per_node = processes.size // processes.local, processes.local
+            if processes.size > 1:
+                prog = " ".join(settings.launcher)
             train(settings, Console(stderr=True, quiet=processes.rank > 0), stop, processes)
 
     def outcome() -> str:
@@ -80,29 +81,18 @@ def main(argv: Sequence[str] | None = None, prog: str = TRAIN) -> int:
 def train(settings: TrainingSettings, console: Console, stop: Stop, processes: Processes) -> None:
     """Writes the version `settings.out`; raises one of `main`'s errors."""
     check_out(settings)
-    device = choose_device(settings.device)
-    settings.device, settings.precision = device.type, choose_precision(settings, device)
-    encoder = read_encoder(settings.encoder, settings) if settings.encoder else None
-    if encoder:
-        vars(settings).update(encoder.sizes)
-    if settings.pretrain and settings.bidirectional and settings.num_layers > 1:
-        raise SettingsError(
-            f"--num-layers {settings.num_layers} in both directions cannot be pretrained: the second layer would see "
-            "what is to be foretold; give --num-layers 1 or --no-bidirectional"
-        )
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    settings.threads = torch.get_num_threads()
-    names = ", ".join(path.name for path in (*settings.data, *settings.also, *settings.pretrain))
+    device, encoder = settle(settings)
+    names = ", ".join(path.name for option in FILES for path in getattr(settings, option))
     console.print(f"reading {names} …", markup=False, highlight=False, soft_wrap=True)
     files = {option: [file_digest(path, f"--{option}") for path in getattr(settings, option)] for option in FILES}
     identity = identify(settings, files)
     folder = working_folder(settings.out)
     saved = load_checkpoint(folder, identity) if settings.resume else None
     with joined(processes, device):
+        check_alike(processes, identity)
         corpus = read_corpus(settings, encoder)
         encoder = encoder and encoder.reading(corpus.tokenizer)
-        pairs = read_pairs(settings.pairs, corpus.labels)
+        pairs = read_pairs(settings.pairs, corpus.labels, corpus.tokenizer)
         held_out = read_held_out(settings, corpus)
         config = make_config(settings, corpus, encoder)
         taught = learn_from(settings.distil, corpus, device, console) if settings.distil else None
@@ -111,24 +101,59 @@ def train(settings: TrainingSettings, console: Console, stop: Stop, processes: P
         done = Loop(settings, identity, folder, processes, stop).run(stages, saved, console)
     if processes.rank:
         return
-    lineage = encoder.lineage if encoder else Lineage([], None)
-    for language in stages.language(done):
-        learned = {"unlabelled": len(corpus.unlabelled), "epochs": language.history}
-        lineage = lineage._replace(pretraining=learned)
-    made = making(settings, sum(outcome.seconds for outcome in done))
-    lineage = lineage._replace(made_by=[*lineage.made_by, made])
     named = [
         (path.name, digest)
         for option in FILES
         for path, digest in zip(getattr(settings, option), files[option], strict=True)
     ]
-    write_version(settings, config, corpus, pairs, held_out, stages.classes(done), lineage, named)
+    named += [
+        (f"{store_folder(path)}/{SUMS}", file_digest(path / SUMS)) for path in (*settings.begun, *settings.distil)
+    ]
+    languages = [{"unlabelled": len(corpus.unlabelled), "epochs": run.history} for run in stages.language(done)]
+    made = Making.model_validate(
+        {
+            "command": command_line(settings),
+            "seconds": round(sum(outcome.seconds for outcome in done), 1),
+            "hardware": hardware(settings),
+            "files": named,
+            "language": languages[0] if languages else None,
+        }
+    )
+    made_by = [*(encoder.made_by if encoder else ()), made]
+    write_version(settings, config, corpus, pairs, held_out, stages.classes(done), made_by)
     console.print(written(settings.out), markup=False, highlight=False, soft_wrap=True)
     remove_checkpoint(folder)
 
 
-FILES = ("data", "also", "pretrain", "test")
-"""Options that name files of texts."""
+def settle(settings: TrainingSettings) -> tuple[torch.device, Encoder | None]:
+    """Makes the settings what they come to on this machine; gives the device and what there is to begin with.
+
+    Raises ArtifactError, DeviceError or SettingsError.
+    """
+    encoder = read_encoder(settings.encoder, settings) if settings.encoder else None
+    if encoder:
+        vars(settings).update(encoder.sizes)
+    device = choose_device(settings.device, settings.nproc_per_node)
+    settings.device, settings.precision = device.type, choose_precision(settings, device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    settings.threads = torch.get_num_threads()
+    if settings.learns_language and settings.bidirectional and settings.num_layers > 1:
+        raise SettingsError(
+            f"{settings.num_layers} layers in both directions cannot be pretrained: the second would see what is to "
+            "be foretold; give --num-layers 1 or --no-bidirectional, or --pretrain-epochs 0"
+        )
+    return device, encoder
+
+
+def check_alike(processes: Processes, identity: dict[str, Any]) -> None:
+    """Raises SettingsError, in all of them, where they would not train the same."""
+    for rank, other in enumerate(processes.of_all(identity)):
+        for name in identity:
+            if other[name] != identity[name]:
+                raise SettingsError(
+                    f"process {rank} has another --{name.replace('_', '-')} than process {processes.rank}"
+                )
 
 
 def check_out(settings: TrainingSettings) -> None:
@@ -145,11 +170,10 @@ def check_out(settings: TrainingSettings) -> None:
 
 def identify(settings: TrainingSettings, files: dict[str, list[str]]) -> dict[str, Any]:
     """What has to be the same for a checkpoint to be gone on from; `files` are digests. Raises DataError."""
-    folders = {"distil": settings.distil, "encoder": [settings.encoder] if settings.encoder else []}
-    versions = {
-        option: [file_digest(folder / SUMS, f"--{option}") for folder in given] for option, given in folders.items()
-    }
-    identity = public(settings) | versions | {option: digests for option, digests in files.items() if option != "test"}
+    told = {option: found for option, found in files.items() if option != "test"}
+    begun = {"encoder": [file_digest(path / SUMS, "--encoder") for path in settings.begun]}
+    taught = {"distil": [file_digest(path / SUMS, "--distil") for path in settings.distil]}
+    identity = public(settings) | told | begun | taught
     del identity["weights"]  # says how they are written once they are trained
     return identity
 
@@ -178,15 +202,20 @@ def learn_from(teachers: Sequence[Path], corpus: Corpus, device: torch.device, c
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM interrupt at once, or where they are deferred the second of them does."""
+def stop_signals(*, insist: bool = True) -> Iterator[Stop]:
+    """SIGINT and SIGTERM interrupt at once, or where they are deferred and one may `insist`, the second of them does.
+
+    What starts several processes may tell each of them twice.
+    """
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.requested or not stop.deferring:
+        if not stop.deferring or (stop.requested and insist):
             raise KeyboardInterrupt
+        if not stop.requested:
+            again = b"; again to stop at once" if insist else b""
+            os.write(2, b"\nstopping after this step" + again + b"\n")  # print may be what was interrupted
         stop.requested = True
-        os.write(2, b"\nstopping after this step; again to stop at once\n")  # print may be what was interrupted
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

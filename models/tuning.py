@@ -24,7 +24,7 @@ from models.teachers import Scores
 class Tuning(Run):
     """Keeps the weights of its best epoch, and ends some epochs after it."""
 
-    name = "classes"
+    name, rate_option = "classes", "--learning-rate"
 
     def __init__(
         self,
@@ -104,7 +104,9 @@ class Tuning(Run):
         sequences, targets = self.corpus.validation
         logits = predict_sequences(self.judged.eval(), sequences, on_batch=on_batch)
         if not np.isfinite(logits).all():
-            raise DivergedError(f"the logits of epoch {self.epoch + 1} are not finite: lower --learning-rate or --clip")
+            raise DivergedError(
+                f"the logits of epoch {self.epoch + 1} are not finite: lower {self.rate_option} or --clip"
+            )
         metrics = measure(targets, scores(logits, self.network.config))
         return {"validation_loss": metrics.log_loss, "validation_accuracy": metrics.accuracy}
 

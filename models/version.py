@@ -12,9 +12,9 @@ from models.calibration import calibrate
 from models.card import model_card
 from models.config import ModelConfig
 from models.corpus import Corpus
-from models.encoder import METRICS, Lineage
 from models.golden import golden_cases
 from models.held_out import HeldOut, score_held_out
+from models.lineage import METRICS, Making
 from models.metrics import measure
 from models.network import SequenceClassifier
 from models.pairs import Pairs, score_pairs
@@ -33,8 +33,7 @@ def write_version(
     pairs: Sequence[Pairs],
     held_out: Sequence[HeldOut],
     runs: Sequence[Outcome],
-    lineage: Lineage,
-    files: Sequence[tuple[str, str]],
+    made_by: Sequence[Making],
 ) -> None:
     """The best of the `runs`; metrics and golden cases are those of its weights as they are stored.
 
@@ -61,14 +60,13 @@ def write_version(
         config=config,
         metrics=measure(targets, scores(logits, config)),
         calibration=calibration,
-        pairs=[score_pairs(each, corpus.tokenizer, lambda texts: predict_classes(network, texts)) for each in pairs],
-        elsewhere=[score_held_out(each, corpus, predict) for each in held_out],
+        pairs=[score_pairs(each, lambda texts: predict_classes(network, texts)) for each in pairs],
+        elsewhere=[score_held_out(each, predict) for each in held_out],
         runs=runs,
         kept=kept,
-        lineage=lineage,
+        made_by=made_by,
         training_rows=np.bincount(corpus.training.targets, minlength=classes).tolist(),
         validation_rows=np.bincount(targets, minlength=classes).tolist(),
-        files=files,
     )
     artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
     write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)
@@ -86,11 +84,11 @@ def report_files(report: Report) -> dict[str, bytes]:
     files = {
         CARD: model_card(report).encode(),
         METRICS: metrics_json(report).encode(),
-        "confusion.png": png(confusion(report.metrics, report.config.labels)),
-        "reliability.png": png(reliability(report.calibration)),
     }
     if report.kept.history:
         files["curves.png"] = png(curves(report.kept.history, report.kept.best_epoch))
-    if report.lineage.pretraining:
-        files["language.png"] = png(language_curves(report.lineage.pretraining["epochs"]))
+        files["confusion.png"] = png(confusion(report.metrics, report.config.labels))
+        files["reliability.png"] = png(reliability(report.calibration))
+    for language in report.languages[-1:]:
+        files["language.png"] = png(language_curves(language.epochs))
     return files

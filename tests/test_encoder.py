@@ -43,7 +43,8 @@ def test_a_run_of_two_stages_is_two_runs_of_one(tmp_path: Path, data: Path, text
     encoder = made(data, tmp_path / "language" / "1", f"{SIZES} --pretrain {texts} {LANGUAGE} --epochs 0")
     out = made(data, tmp_path / "toy" / "2", f"--encoder {encoder}")
     assert covered_bytes(out) == covered_bytes(whole)
-    assert metrics(out)["pretraining"] == metrics(whole)["pretraining"]
+    assert metrics(out)["made_by"][0]["language"] == metrics(whole)["made_by"][0]["language"]
+    assert metrics(out)["made_by"][1]["language"] is None
     commands = [run["command"] for run in metrics(out)["made_by"]]
     assert "--pretrain texts.jsonl.gz" in commands[0]
     assert "--encoder models/store/language/1" in commands[1]
@@ -58,6 +59,7 @@ def test_a_run_without_epochs_says_what_it_is_for(tmp_path: Path, data: Path, te
     out = made(data, tmp_path / "1", f"{SIZES} --pretrain {texts} {LANGUAGE} --epochs 0")
     assert "The classes were not learned: this version is for `--encoder`." in (out / "README.md").read_text()
     assert not (out / "curves.png").exists()
+    assert "## Metrics" not in (out / "README.md").read_text()
     assert metrics(out)["epochs"] == []
 
 
@@ -104,12 +106,47 @@ def test_a_version_goes_on_with_fewer_tokens(tmp_path: Path, data: Path) -> None
     assert same.vocab_size == old.vocab_size
 
 
-def test_what_came_before_is_not_made_up(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("found", ['{"made_by": 3}', '{"made_by": [{"command": 3}]}', "[]", "{"])
+def test_what_came_before_is_not_made_up(tmp_path: Path, data: Path, found: str) -> None:
     write_tiny(tmp_path / "old" / "1")
-    (tmp_path / "old" / "1" / "metrics.json").write_text('{"made_by": 3}')
+    (tmp_path / "old" / "1" / "metrics.json").write_text(found)
     out = made(data, tmp_path / "new" / "1", f"--encoder {tmp_path / 'old' / '1'}")
     assert len(metrics(out)["made_by"]) == 1
-    assert metrics(out)["pretraining"] is None
+    assert metrics(out)["made_by"][0]["language"] is None
+    assert "How its encoder was made is not known." in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--pretrain {texts} --runs 2", "argument --runs: 2 without an epoch are all the same"),
+        ("", "argument --epochs: 0, and nothing to begin with or to learn: give --pretrain or --encoder"),
+        ("--pretrain {texts} --pretrain-epochs 0", "argument --epochs: 0, and nothing"),
+    ],
+)
+def test_a_run_without_epochs_has_something_to_do(
+    tmp_path: Path, data: Path, texts: Path, capsys: pytest.CaptureFixture[str], options: str, reason: str
+) -> None:
+    with pytest.raises(SystemExit):
+        train.main(command(data, tmp_path / "1", f"--epochs 0 {options.format(texts=texts)}"))
+    assert reason in capsys.readouterr().err
+
+
+def test_the_precision_is_for_the_encoder_s_sizes(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stacked layers do not train well in bfloat16 on a CPU."""
+    monkeypatch.setattr("models.device._native_bfloat16", lambda: True)
+    for layers, precision in ((1, "bfloat16"), (2, "float32")):
+        write_tiny(tmp_path / "old" / str(layers), num_layers=layers)
+        out = tmp_path / "new" / str(layers)
+        made(data, out, f"--encoder {tmp_path / 'old' / str(layers)} --precision auto --device cpu")
+        assert f'| `precision` | `"{precision}"` |' in (out / "README.md").read_text()
+
+
+def test_stacked_layers_learn_from_texts_without_labels_where_no_language_is_learned(
+    tmp_path: Path, data: Path, texts: Path
+) -> None:
+    out = made(data, tmp_path / "1", f"{SIZES} --num-layers 2 --pretrain {texts} --pretrain-epochs 0 --vat 0.1")
+    assert metrics(out)["made_by"][0]["language"] is None
 
 
 @pytest.mark.parametrize(("option", "name"), [("--hidden-size 128", "hidden-size"), ("--no-bias", "bias")])

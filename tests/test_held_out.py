@@ -46,7 +46,7 @@ def test_a_version_is_judged_by_texts_of_another_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        (reviews(80)[:3], "row 2: every text of this file is among those of --data or --also: give --test others"),
+        (reviews(80)[:3], "row 2: every text of this file is in the other files too: give --test others"),
         ([("a film", "splendid")], "row 2: unknown label 'splendid'"),
     ],
 )

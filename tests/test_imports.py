@@ -206,6 +206,7 @@ WITHOUT_TORCH = {
             "config",
             "data",
             "encoder",
+            "lineage",
             "metrics",
             "options",
             "pairs",

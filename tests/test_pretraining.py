@@ -44,8 +44,9 @@ def test_it_learns_to_foretell_and_the_card_says_so(tmp_path: Path, data: Path, 
     out = tmp_path / "toy" / "1"
     options = f"--pretrain {texts} {LANGUAGE} --pretrain-epochs 6 --pretrain-learning-rate 0.02"
     trained(data, out, options)
-    assert metrics(out)["pretraining"]["unlabelled"] == 60
-    epochs = metrics(out)["pretraining"]["epochs"]
+    language = metrics(out)["made_by"][0]["language"]
+    assert language["unlabelled"] == 60
+    epochs = language["epochs"]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5, 6]
     assert epochs[-1]["perplexity"] < 0.8 * epochs[0]["perplexity"]
     card = (out / "README.md").read_text()
@@ -142,7 +143,7 @@ def test_words_of_texts_without_labels_are_known(tmp_path: Path, data: Path) -> 
     [
         ([("two words", "")], "", "has fewer tokens than --pretrain-window"),
         ([(" ", "")], "", "row 2: the text is empty"),
-        ([("word " * 99, "")], "--num-layers 2", "--num-layers 2 in both directions cannot be pretrained"),
+        ([("word " * 99, "")], "--num-layers 2", "2 layers in both directions cannot be pretrained"),
     ],
 )
 def test_what_cannot_be_pretrained(
@@ -161,7 +162,7 @@ def test_what_cannot_be_pretrained(
 
 def test_stacked_layers_that_read_one_way_can_be(tmp_path: Path, data: Path, texts: Path) -> None:
     trained(data, tmp_path / "1", f"--pretrain {texts} {LANGUAGE} --num-layers 2 --no-bidirectional")
-    assert len(metrics(tmp_path / "1")["pretraining"]["epochs"]) == 2
+    assert len(metrics(tmp_path / "1")["made_by"][0]["language"]["epochs"]) == 2
 
 
 def tuning(tmp_path: Path, data: Path, options: str) -> Tuning:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from models.batches import Batch
 from models.checkpoint import CHECKPOINT, working_folder
 from models.processes import Processes
 from models.run import Run
+from models.settings import SettingsError
 from tests.reviews import reviews, write
 from tests.test_pretraining import metrics
 from tests.test_train import covered_bytes, interrupt_after
@@ -65,7 +67,7 @@ def test_two_processes_follow_one(tmp_path: Path, data: Path, texts: Path) -> No
     said = trained(2, data, two, f"{options} --tensorboard {tmp_path / 'two'}")
     assert len(re.findall("classes, epoch 1:", said)) == 1
     for stage in ("language-0", "classes-0"):
-        expected, found = (scalars(tmp_path / name / stage, "loss") for name in ("one", "two"))
+        expected, found = (scalars(tmp_path / folder / stage, "loss") for folder in ("one/toy-1", "two/toy-2"))
         assert list(found) == list(expected) == list(range(1, len(expected) + 1))
         assert len(expected) >= 20
         assert [found[step] for step in range(1, 21)] == pytest.approx(
@@ -96,6 +98,18 @@ def test_processes_that_are_interrupted_go_on_to_the_same_bytes(tmp_path: Path, 
     assert "to go on: torchrun --nproc-per-node 2 -m models.train --data" in said
     trained(2, data, out, f"{options} --resume")
     assert covered_bytes(out) == covered_bytes(whole)
+
+
+class Others(Processes):
+    """Of which the second one was told something else."""
+
+    def of_all(self, mine: Any) -> list[Any]:
+        return [mine, {**mine, "batch_size": 3}]
+
+
+def test_processes_that_were_told_different_things_do_not_begin() -> None:
+    with pytest.raises(SettingsError, match="process 1 has another --batch-size than process 0"):
+        train.check_alike(Others(0, 2), {"batch_size": 2, "data": ["digest"]})
 
 
 @pytest.mark.parametrize(("rows", "shares"), [(5, [[0, 2, 4], [1, 3]]), (1, [[0], []])])
@@ -130,12 +144,12 @@ def test_logs_of_a_run_that_went_on_have_each_step_once(
         with pytest.raises(MemoryError):
             train.main([*words, "--resume"])
     assert train.main([*words, "--resume"]) == 0
-    logged = scalars(tmp_path / "logs" / "classes-0", "loss")
-    events = EventAccumulator(str(tmp_path / "logs" / "classes-0"))
+    logged = scalars(tmp_path / "logs" / f"{tmp_path.name}-1" / "classes-0", "loss")
+    events = EventAccumulator(str(tmp_path / "logs" / f"{tmp_path.name}-1" / "classes-0"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == list(range(1, len(logged) + 1))
-    rates = scalars(tmp_path / "logs" / "classes-0", "learning_rate")
+    rates = scalars(tmp_path / "logs" / f"{tmp_path.name}-1" / "classes-0", "learning_rate")
     assert max(rates.values()) == pytest.approx(0.002, rel=0.01)
     epochs = metrics(tmp_path / "1")["epochs"]
-    accuracies = scalars(tmp_path / "logs" / "classes-0", "validation_accuracy")
+    accuracies = scalars(tmp_path / "logs" / f"{tmp_path.name}-1" / "classes-0", "validation_accuracy")
     assert list(accuracies.values()) == pytest.approx([epoch["validation_accuracy"] for epoch in epochs])

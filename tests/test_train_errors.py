@@ -203,6 +203,10 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match="--device cuda: torch sees no GPU"):
         choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="--nproc-per-node 2: there are 1 GPUs, and each process takes one"):
+        choose_device("auto", 2)
+    assert choose_device("cpu", 2) == torch.device("cpu")
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
     assert choose_device("cpu") == torch.device("cpu")
 
