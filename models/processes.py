@@ -22,6 +22,9 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1, local: int = 1) -> None:
         self.rank, self.size, self.local = rank, size, local
+        self._passed: Tensor | None = (
+            None  # gloo's threads may be the last to let go of it, and then need the interpreter
+        )
 
     def share(self, batch: Batch) -> Batch:
         """This process's sequences of a batch; none, where there are fewer than processes."""
@@ -34,6 +37,7 @@ class Processes:
         weights = list(parameters)
         parts = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in weights]
         flat = torch.cat([loss.detach().float().reshape(1), *(part.flatten() for part in parts)])
+        self._passed = flat
         distributed.all_reduce(flat)
         totals = torch.split(flat[1:], [weight.numel() for weight in weights])
         for weight, total in zip(weights, totals, strict=True):
@@ -45,6 +49,7 @@ class Processes:
         if self.size == 1:
             return list(mine)
         said = torch.tensor(mine, dtype=torch.int32, device=_device())
+        self._passed = said
         distributed.all_reduce(said, distributed.ReduceOp.MAX)
         return [bool(answer) for answer in said.tolist()]
 
