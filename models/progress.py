@@ -35,7 +35,7 @@ class TrainingProgress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task(
-            "", total=self._steps, completed=self._done, stage=run.name, epoch="", loss=0.0, rate=0.0
+            "", total=self._steps, completed=self._done, stage=run.title, epoch="", loss=0.0, rate=0.0
         )
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class TrainingProgress:
             self._printed = now
             left = (now - self._began) * (self._steps - self._done) / (self._done - self._before)
             self.line(
-                f"{self._run.name}, epoch {where}  {self._done / self._steps:.0%} of all  loss {self._loss:.4f}  "
+                f"{self._run.title}, epoch {where}  {self._done / self._steps:.0%} of all  loss {self._loss:.4f}  "
                 f"{self._rate:,.0f} tokens/s  {timedelta(seconds=round(left))} left"
             )
 
@@ -75,7 +75,7 @@ class TrainingProgress:
         if self._logs:
             self._logs.end_epoch(record)
         described = self._run.describe(record)
-        self.line(f"{self._run.name}, epoch {record['epoch']}: {described}, {self._rate:,.0f} tokens/s")
+        self.line(f"{self._run.title}, epoch {record['epoch']}: {described}, {self._rate:,.0f} tokens/s")
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -65,6 +65,11 @@ class Run(ABC):
         self.history: list[Record] = []
         self._seconds, self._began = 0.0, math.nan
 
+    @property
+    def title(self) -> str:
+        """The stage as progress calls it."""
+        return self.name
+
     @abstractmethod
     def batches(self) -> list[Batch]:
         """Those of the current epoch, of which `position` are done; as many in every epoch."""

@@ -53,6 +53,10 @@ class Tuning(Run):
         self._lengths = np.array([len(sequence) for sequence in self._sequences])
         self.best_epoch, self.best_weights = 0, dict[str, Tensor]()
 
+    @property
+    def title(self) -> str:
+        return f"{self.name} (seed {self.settings.seed})" if self.settings.runs > 1 else self.name
+
     def begin(self) -> None:
         super().begin()
         if not self.best_epoch:

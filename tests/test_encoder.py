@@ -102,7 +102,9 @@ def test_a_version_goes_on_with_fewer_tokens(tmp_path: Path, data: Path) -> None
     ids = [tokenizer.tokens().index(token) for token in known.tokens()]
     assert np.array_equal(begun["embedding.weight"], weights["embedding.weight"][ids])
     assert np.array_equal(begun["rnn.weight_hh_l0"], weights["rnn.weight_hh_l0"])
-    same = read_artifact(made(few, tmp_path / "toy" / "3", options.replace("7", "9999"))).config
+    same = read_artifact(
+        made(few, tmp_path / "toy" / "3", options.replace("--vocab-size 7", "--vocab-size 9999"))
+    ).config
     assert same.vocab_size == old.vocab_size
 
 
@@ -191,10 +193,16 @@ def test_another_encoder_is_not_resumed_with(
 
 @pytest.mark.parametrize("steps", [3, 14, 25])
 def test_several_runs_and_the_best_is_kept(
-    tmp_path: Path, data: Path, texts: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+    tmp_path: Path,
+    data: Path,
+    texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    steps: int,
 ) -> None:
     options = f"{SIZES} --pretrain {texts} {LANGUAGE} --pretrain-epochs 1 --runs 3 --seed 4"
     whole, out = made(data, tmp_path / "toy" / "1", options), tmp_path / "toy" / "2"
+    assert "classes (seed 5), epoch 1: train loss" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         interrupt_after(patch, steps)
         assert train.main(command(data, out, options)) == 130

@@ -10,7 +10,7 @@ from models.run import Record
 class Halfway:
     """A run that has done two of eight batches."""
 
-    name, epochs, epoch, steps = "language", 2, 0, 2
+    title, epochs, epoch, steps = "language", 2, 0, 2
 
     def batches(self) -> list[int]:
         return [0] * 4
