@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.metrics import Integers
+from models.config import ModelConfig
+from models.metrics import Floats, Integers
 from models.network import SequenceClassifier
 from models.scores import scores
 
@@ -71,8 +72,14 @@ def predict_sequences(
     return logits
 
 
+def predict_scores(
+    network: SequenceClassifier, config: ModelConfig, sequences: Sequence[Sequence[int] | Integers]
+) -> Floats:
+    """Scores ``[sequences, classes]``, at the temperature of `config`, of sequences cut at the model's length."""
+    return scores(predict_sequences(network, [sequence[: config.max_length] for sequence in sequences]), config)
+
+
 def predict_classes(network: SequenceClassifier, sequences: Sequence[Sequence[int] | Integers]) -> Integers:
     """The class of highest score of each sequence, cut at the model's length, ``[sequences]``."""
-    cut = [sequence[: network.config.max_length] for sequence in sequences]
-    predicted: Integers = scores(predict_sequences(network, cut), network.config).argmax(axis=1)
+    predicted: Integers = predict_scores(network, network.config, sequences).argmax(axis=1)
     return predicted

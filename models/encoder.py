@@ -14,7 +14,6 @@ class Encoder(NamedTuple):
     config: ModelConfig
     tokenizer: Tokenizer
     weights: Weights
-    """Of the embedding and the recurrent layers."""
     made_by: list[Making]
 
     @property
@@ -42,5 +41,4 @@ def read_encoder(folder: Path, settings: TrainingSettings) -> Encoder:
         raise ArtifactError(folder, "has no tokenizer and reads token ids only: texts cannot train it further")
     if settings.word_dropout and tokenizer.unknown_id is None:
         raise ArtifactError(folder, "its tokenizer has no unknown token to show for others: give --word-dropout 0")
-    inner = {name: array for name, array in weights.items() if not name.startswith("linear.")}
-    return Encoder(config, tokenizer, inner, read_lineage(folder))
+    return Encoder(config, tokenizer, weights, read_lineage(folder))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 METRICS = "metrics.json"
 
@@ -46,5 +46,5 @@ def read_lineage(folder: Path) -> list[Making]:
     """Of a version, the first run first; none of one that training has not made, or of which nobody knows."""
     try:
         return _MAKINGS.validate_json(json.dumps(json.loads((folder / METRICS).read_bytes())["made_by"]))
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):  # the version's digests do not cover this file
+    except (OSError, ValueError, KeyError, TypeError):  # the version's digests do not cover this file
         return []

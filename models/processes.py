@@ -22,9 +22,8 @@ class Processes:
 
     def __init__(self, rank: int = 0, size: int = 1, local: int = 1) -> None:
         self.rank, self.size, self.local = rank, size, local
-        self._passed: Tensor | None = (
-            None  # gloo's threads may be the last to let go of it, and then need the interpreter
-        )
+        self._passed: Tensor | None = None
+        """Of which gloo's threads may be the last to let go, and then need the interpreter."""
 
     def share(self, batch: Batch) -> Batch:
         """This process's sequences of a batch; none, where there are fewer than processes."""

@@ -84,8 +84,8 @@ def train(settings: TrainingSettings, console: Console, stop: Stop, processes: P
     device, encoder = settle(settings)
     names = ", ".join(path.name for option in FILES for path in getattr(settings, option))
     console.print(f"reading {names} …", markup=False, highlight=False, soft_wrap=True)
-    files = {option: [file_digest(path, f"--{option}") for path in getattr(settings, option)] for option in FILES}
-    identity = identify(settings, files)
+    inputs = read_digests(settings)
+    identity = identify(settings, inputs)
     folder = working_folder(settings.out)
     saved = load_checkpoint(folder, identity) if settings.resume else None
     with joined(processes, device):
@@ -101,21 +101,13 @@ def train(settings: TrainingSettings, console: Console, stop: Stop, processes: P
         done = Loop(settings, identity, folder, processes, stop).run(stages, saved, console)
     if processes.rank:
         return
-    named = [
-        (path.name, digest)
-        for option in FILES
-        for path, digest in zip(getattr(settings, option), files[option], strict=True)
-    ]
-    named += [
-        (f"{store_folder(path)}/{SUMS}", file_digest(path / SUMS)) for path in (*settings.begun, *settings.distil)
-    ]
     languages = [{"unlabelled": len(corpus.unlabelled), "epochs": run.history} for run in stages.language(done)]
     made = Making.model_validate(
         {
             "command": command_line(settings),
             "seconds": round(sum(outcome.seconds for outcome in done), 1),
             "hardware": hardware(settings),
-            "files": named,
+            "files": [file for given in inputs.values() for file in given],
             "language": languages[0] if languages else None,
         }
     )
@@ -168,12 +160,23 @@ def check_out(settings: TrainingSettings) -> None:
         check_new(working_folder(out))
 
 
-def identify(settings: TrainingSettings, files: dict[str, list[str]]) -> dict[str, Any]:
-    """What has to be the same for a checkpoint to be gone on from; `files` are digests. Raises DataError."""
-    told = {option: found for option, found in files.items() if option != "test"}
-    begun = {"encoder": [file_digest(path / SUMS, "--encoder") for path in settings.begun]}
-    taught = {"distil": [file_digest(path / SUMS, "--distil") for path in settings.distil]}
-    identity = public(settings) | told | begun | taught
+def read_digests(settings: TrainingSettings) -> dict[str, list[tuple[str, str]]]:
+    """By their options the names and SHA-256 digests of all files and versions that are read. Raises DataError."""
+    inputs = {
+        option: [(path.name, file_digest(path, f"--{option}")) for path in getattr(settings, option)]
+        for option in FILES
+    }
+    for option, folders in (("encoder", settings.begun), ("distil", settings.distil)):
+        inputs[option] = [
+            (f"{store_folder(folder)}/{SUMS}", file_digest(folder / SUMS, f"--{option}")) for folder in folders
+        ]
+    return inputs
+
+
+def identify(settings: TrainingSettings, inputs: dict[str, list[tuple[str, str]]]) -> dict[str, Any]:
+    """What has to be the same for a checkpoint to be gone on from; `inputs` as `read_digests` gives them."""
+    told = {option: [digest for _, digest in given] for option, given in inputs.items() if option != "test"}
+    identity = public(settings) | told
     del identity["weights"]  # says how they are written once they are trained
     return identity
 
@@ -183,7 +186,7 @@ def make_config(settings: TrainingSettings, corpus: Corpus, encoder: Encoder | N
     values = {name: value for name, value in vars(settings).items() if name in ModelConfig.model_fields}
     values |= {"vocab_size": corpus.tokenizer.vocab_size, "labels": corpus.labels, "pad_id": PAD_ID}
     if encoder:
-        values |= {**encoder.sizes, "vocab_size": encoder.config.vocab_size, "pad_id": encoder.config.pad_id}
+        values |= {"vocab_size": encoder.config.vocab_size, "pad_id": encoder.config.pad_id}
     try:
         return ModelConfig(**values)
     except ValidationError as error:

@@ -4,10 +4,9 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from models.artifact import CARD, Artifact, write_artifact
-from models.batches import predict_classes, predict_sequences
+from models.batches import predict_classes, predict_scores, predict_sequences
 from models.calibration import calibrate
 from models.card import model_card
 from models.config import ModelConfig
@@ -70,13 +69,6 @@ def write_version(
     )
     artifact = Artifact(config, weights, corpus.tokenizer, golden_cases(network, corpus.tokenizer))
     write_artifact(settings.out, artifact, extras=report_files(report), weights_dtype=dtype)
-
-
-def predict_scores(
-    network: SequenceClassifier, config: ModelConfig, sequences: Sequence[Sequence[int]]
-) -> npt.NDArray[np.float64]:
-    """``[sequences, classes]`` of token ids, cut at the model's length."""
-    return scores(predict_sequences(network, [tokens[: config.max_length] for tokens in sequences]), config)
 
 
 def report_files(report: Report) -> dict[str, bytes]:
